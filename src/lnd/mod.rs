@@ -1,0 +1,3 @@
+//! Everything that speaks to an lnd: the wire types, the client, macaroons, TLS pinning and JSON.
+
+pub mod macaroon;
