@@ -1,0 +1,210 @@
+//! What each kind of call may do to a node: one narrow set of permissions each, so that the macaroon of a read route
+//! cannot pay even if the master's code is wrong (design/money.md, rule 10).
+
+use super::macaroon::Op;
+
+/// A kind of call, and with it the only gRPC methods its macaroon opens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Grant {
+    /// Everything that only looks.
+    Read,
+    Invoice,
+    Pay,
+    OpenChannel,
+    CloseChannel,
+    Peers,
+    Address,
+    /// On-chain sends, of users' withdrawals and of the treasury's funding.
+    Withdraw,
+    Backup,
+    Stop,
+    /// What `InitWallet` answers with: everything. For the operator, never for a route.
+    Admin,
+}
+
+impl Grant {
+    pub const ALL: [Self; 11] = [
+        Self::Read,
+        Self::Invoice,
+        Self::Pay,
+        Self::OpenChannel,
+        Self::CloseChannel,
+        Self::Peers,
+        Self::Address,
+        Self::Withdraw,
+        Self::Backup,
+        Self::Stop,
+        Self::Admin,
+    ];
+
+    /// The operations to bake for this kind of call.
+    pub fn ops(self) -> Vec<Op> {
+        match self {
+            Self::Admin => ADMIN
+                .iter()
+                .map(|&(entity, action)| Op::new(entity, action))
+                .collect(),
+            narrow => narrow
+                .methods()
+                .iter()
+                .map(|&method| Op::uri(method))
+                .collect(),
+        }
+    }
+
+    /// The full gRPC paths this grant opens; none for [`Grant::Admin`], which is not made of methods.
+    pub fn methods(self) -> &'static [&'static str] {
+        match self {
+            Self::Read => READ,
+            Self::Invoice => &["/lnrpc.Lightning/AddInvoice"],
+            Self::Pay => &[
+                "/routerrpc.Router/SendPaymentV2",
+                "/routerrpc.Router/TrackPaymentV2",
+            ],
+            Self::OpenChannel => &["/lnrpc.Lightning/OpenChannel"],
+            Self::CloseChannel => &["/lnrpc.Lightning/CloseChannel"],
+            Self::Peers => PEERS,
+            Self::Address => &["/lnrpc.Lightning/NewAddress"],
+            Self::Withdraw => WITHDRAW,
+            Self::Backup => BACKUP,
+            Self::Stop => &["/lnrpc.Lightning/StopDaemon"],
+            Self::Admin => &[],
+        }
+    }
+}
+
+const READ: &[&str] = &[
+    "/lnrpc.Lightning/ChannelBalance",
+    "/lnrpc.Lightning/ClosedChannels",
+    "/lnrpc.Lightning/DecodePayReq",
+    "/lnrpc.Lightning/GetInfo",
+    "/lnrpc.Lightning/GetNodeInfo",
+    "/lnrpc.Lightning/GetRecoveryInfo",
+    "/lnrpc.Lightning/GetTransactions",
+    "/lnrpc.Lightning/ListChannels",
+    "/lnrpc.Lightning/ListInvoices",
+    "/lnrpc.Lightning/ListPayments",
+    "/lnrpc.Lightning/ListPeers",
+    "/lnrpc.Lightning/ListUnspent",
+    "/lnrpc.Lightning/LookupInvoice",
+    "/lnrpc.Lightning/PendingChannels",
+    "/lnrpc.Lightning/QueryRoutes",
+    "/lnrpc.Lightning/SubscribeChannelEvents",
+    "/lnrpc.Lightning/SubscribeInvoices",
+    "/lnrpc.Lightning/SubscribePeerEvents",
+    "/lnrpc.Lightning/SubscribeTransactions",
+    "/lnrpc.Lightning/WalletBalance",
+    "/routerrpc.Router/TrackPaymentV2",
+    "/verrpc.Versioner/GetVersion",
+    "/walletrpc.WalletKit/EstimateFee",
+    "/walletrpc.WalletKit/GetTransaction",
+    "/walletrpc.WalletKit/ListLeases",
+    "/walletrpc.WalletKit/ListUnspent",
+];
+
+const PEERS: &[&str] = &[
+    "/lnrpc.Lightning/ConnectPeer",
+    "/lnrpc.Lightning/DisconnectPeer",
+    "/lnrpc.Lightning/ListPeers",
+];
+
+const WITHDRAW: &[&str] = &[
+    "/lnrpc.Lightning/SendCoins",
+    "/walletrpc.WalletKit/FinalizePsbt",
+    "/walletrpc.WalletKit/FundPsbt",
+    "/walletrpc.WalletKit/ListLeases",
+    "/walletrpc.WalletKit/PublishTransaction",
+    "/walletrpc.WalletKit/ReleaseOutput",
+];
+
+const BACKUP: &[&str] = &[
+    "/lnrpc.Lightning/ExportAllChannelBackups",
+    "/lnrpc.Lightning/SubscribeChannelBackups",
+    "/lnrpc.Lightning/VerifyChanBackup",
+];
+
+/// lnd's own admin permissions, v0.21.2.
+const ADMIN: &[(&str, &str)] = &[
+    ("address", "read"),
+    ("address", "write"),
+    ("info", "read"),
+    ("info", "write"),
+    ("invoices", "read"),
+    ("invoices", "write"),
+    ("macaroon", "generate"),
+    ("macaroon", "read"),
+    ("macaroon", "write"),
+    ("message", "read"),
+    ("message", "write"),
+    ("offchain", "read"),
+    ("offchain", "write"),
+    ("onchain", "read"),
+    ("onchain", "write"),
+    ("peers", "read"),
+    ("peers", "write"),
+    ("signer", "generate"),
+    ("signer", "read"),
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// Methods that move money or change the node, with the one grant that may open each.
+    const GUARDED: [(&str, Grant); 9] = [
+        ("/routerrpc.Router/SendPaymentV2", Grant::Pay),
+        ("/lnrpc.Lightning/OpenChannel", Grant::OpenChannel),
+        ("/lnrpc.Lightning/CloseChannel", Grant::CloseChannel),
+        ("/lnrpc.Lightning/SendCoins", Grant::Withdraw),
+        ("/walletrpc.WalletKit/FundPsbt", Grant::Withdraw),
+        ("/walletrpc.WalletKit/FinalizePsbt", Grant::Withdraw),
+        ("/walletrpc.WalletKit/PublishTransaction", Grant::Withdraw),
+        ("/lnrpc.Lightning/StopDaemon", Grant::Stop),
+        ("/lnrpc.Lightning/DisconnectPeer", Grant::Peers),
+    ];
+
+    #[test]
+    fn money_is_opened_by_its_own_grant_alone() {
+        for (method, owner) in GUARDED {
+            for grant in Grant::ALL {
+                let opens = grant.ops().contains(&Op::uri(method));
+                assert_eq!(opens, grant == owner, "{grant:?} and {method}");
+            }
+        }
+    }
+
+    #[test]
+    fn only_admin_grants_by_entity() {
+        for grant in Grant::ALL
+            .into_iter()
+            .filter(|&grant| grant != Grant::Admin)
+        {
+            let ops = grant.ops();
+            assert!(!ops.is_empty(), "{grant:?}");
+            assert!(ops.iter().all(|op| op.entity == "uri"), "{grant:?}");
+            assert_eq!(
+                ops.len(),
+                ops.iter()
+                    .map(|op| &op.action)
+                    .collect::<BTreeSet<_>>()
+                    .len(),
+                "{grant:?}"
+            );
+        }
+        assert!(Grant::Admin.ops().iter().all(|op| op.entity != "uri"));
+    }
+
+    #[test]
+    fn the_read_grant_names_nothing_that_acts() {
+        let acts = [
+            "Send", "Open", "CloseC", "Add", "Connect", "Fund", "Finalize", "Publish", "New",
+            "Stop", "Release",
+        ];
+        for method in Grant::Read.methods() {
+            let call = method.rsplit('/').next().unwrap();
+            assert!(!acts.iter().any(|verb| call.starts_with(verb)), "{method}");
+        }
+    }
+}
