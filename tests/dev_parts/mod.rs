@@ -1,0 +1,3 @@
+//! The parts of `scale-lnd dev`: the reaper, btcd and its kept blocks, the treasury.
+
+mod reaper;
