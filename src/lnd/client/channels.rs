@@ -1,0 +1,153 @@
+//! Channels: lists, events, opening and closing.
+
+use bitcoin::hashes::Hash;
+use bitcoin::{OutPoint, Txid};
+
+use super::{LndClient, READ, SLOW, Updates, request};
+use crate::lnd::error::LndError;
+use crate::lnd::macaroon::Macaroon;
+use crate::lnd::proto::lnrpc::{self, close_status_update, open_status_update};
+
+impl LndClient {
+    pub async fn channel_balance(
+        &self,
+        macaroon: &Macaroon,
+    ) -> Result<lnrpc::ChannelBalanceResponse, LndError> {
+        let request = request(macaroon, lnrpc::ChannelBalanceRequest {})?;
+        self.unary(READ, self.lightning().channel_balance(request))
+            .await
+    }
+
+    pub async fn list_channels(
+        &self,
+        macaroon: &Macaroon,
+        ask: lnrpc::ListChannelsRequest,
+    ) -> Result<lnrpc::ListChannelsResponse, LndError> {
+        let request = request(macaroon, ask)?;
+        self.unary(READ, self.lightning().list_channels(request))
+            .await
+    }
+
+    pub async fn pending_channels(
+        &self,
+        macaroon: &Macaroon,
+    ) -> Result<lnrpc::PendingChannelsResponse, LndError> {
+        let request = request(macaroon, lnrpc::PendingChannelsRequest::default())?;
+        self.unary(READ, self.lightning().pending_channels(request))
+            .await
+    }
+
+    pub async fn closed_channels(
+        &self,
+        macaroon: &Macaroon,
+        ask: lnrpc::ClosedChannelsRequest,
+    ) -> Result<lnrpc::ClosedChannelsResponse, LndError> {
+        let request = request(macaroon, ask)?;
+        self.unary(READ, self.lightning().closed_channels(request))
+            .await
+    }
+
+    /// What happens to channels from now on.
+    pub fn channel_events(
+        &self,
+        macaroon: &Macaroon,
+    ) -> Result<Updates<lnrpc::ChannelEventUpdate>, LndError> {
+        let request = request(macaroon, lnrpc::ChannelEventSubscription {})?;
+        let mut client = self.lightning();
+        Ok(Updates::new(async move {
+            client.subscribe_channel_events(request).await
+        }))
+    }
+
+    /// Opens a channel and returns its point once the funding transaction is published.
+    ///
+    /// **Neither an error nor the deadline proves that no channel is opened:** lnd goes on without its client, for up
+    /// to 11 minutes while the peer is silent. Look for the memo before a retry (design/money.md, fencing).
+    pub async fn open_channel(
+        &self,
+        macaroon: &Macaroon,
+        ask: lnrpc::OpenChannelRequest,
+    ) -> Result<OutPoint, LndError> {
+        let mut updates = self.opening(macaroon, ask)?;
+        self.timed(SLOW, async {
+            while let Some(update) = updates.next().await? {
+                if let Some(open_status_update::Update::ChanPending(pending)) = update.update {
+                    return Ok(OutPoint {
+                        txid: txid(&pending.txid)?,
+                        vout: pending.output_index,
+                    });
+                }
+            }
+            Err(LndError::unexpected("the opening ended without a word"))
+        })
+        .await
+    }
+
+    /// Opens a channel and follows it: pending on chain, then open.
+    pub fn opening(
+        &self,
+        macaroon: &Macaroon,
+        ask: lnrpc::OpenChannelRequest,
+    ) -> Result<Updates<lnrpc::OpenStatusUpdate>, LndError> {
+        let request = request(macaroon, ask)?;
+        let mut client = self.lightning();
+        Ok(Updates::new(
+            async move { client.open_channel(request).await },
+        ))
+    }
+
+    /// Closes a channel and returns the closing transaction once it is published. With `no_wait` payments under way
+    /// are waited for, without it they are an error.
+    ///
+    /// An error of kind `Unknown` leaves open whether the close goes on: look into PendingChannels.
+    pub async fn close_channel(
+        &self,
+        macaroon: &Macaroon,
+        ask: lnrpc::CloseChannelRequest,
+    ) -> Result<Txid, LndError> {
+        let request = request(macaroon, ask)?;
+        let mut client = self.lightning();
+        let mut updates = Updates::new(async move { client.close_channel(request).await });
+        self.timed(SLOW, async {
+            while let Some(update) = updates.next().await? {
+                match update.update {
+                    Some(close_status_update::Update::ClosePending(pending)) => {
+                        return txid(&pending.txid);
+                    }
+                    Some(close_status_update::Update::ChanClose(closed)) => {
+                        return txid(&closed.closing_txid);
+                    }
+                    Some(close_status_update::Update::CloseInstant(_)) | None => {}
+                }
+            }
+            Err(LndError::unexpected("the close ended without a word"))
+        })
+        .await
+    }
+}
+
+impl From<OutPoint> for lnrpc::ChannelPoint {
+    fn from(point: OutPoint) -> Self {
+        let txid = point.txid.to_byte_array().to_vec();
+        Self {
+            funding_txid: Some(lnrpc::channel_point::FundingTxid::FundingTxidBytes(txid)),
+            output_index: point.vout,
+        }
+    }
+}
+
+impl From<OutPoint> for lnrpc::OutPoint {
+    fn from(point: OutPoint) -> Self {
+        let txid_bytes = point.txid.to_byte_array().to_vec();
+        Self {
+            txid_bytes,
+            txid_str: point.txid.to_string(),
+            output_index: point.vout,
+        }
+    }
+}
+
+/// From the bytes of the wire, which are in internal order; shown, a `Txid` is in the usual one.
+fn txid(bytes: &[u8]) -> Result<Txid, LndError> {
+    Txid::from_slice(bytes).map_err(|_| LndError::unexpected("the node named no transaction"))
+}

@@ -1,0 +1,274 @@
+//! What a call to an lnd can come back with, told apart by what the caller may do next.
+//!
+//! lnd sends most of its refusals as gRPC `Unknown` with a Go error's text, so the text decides. A status that did not
+//! come from lnd (a broken connection, a deadline) is never read as a refusal: the effect may have happened.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+use tonic::{Code, ConnectError, Status};
+
+use super::tls::is_wrong_certificate;
+
+/// What went wrong, as far as it changes what to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LndErrorKind {
+    /// No connection: nothing was sent.
+    Unreachable,
+    /// Something else than the pinned certificate answers there: nothing was sent.
+    WrongCertificate,
+    /// The connection broke or the deadline passed. What was asked for may have happened, or happen still.
+    Unknown,
+
+    /// lnd has not begun to start.
+    WaitingToStart,
+    /// There is no wallet yet.
+    WalletNotCreated,
+    /// The wallet waits to be unlocked.
+    WalletLocked,
+    /// Between the unlock and the first RPC.
+    RpcStarting,
+    /// RPC works, peers and channels do not yet.
+    ServerStarting,
+    /// The chain is not caught up.
+    NotSynced,
+
+    /// InitWallet or GenSeed where a wallet exists.
+    WalletExists,
+    /// A call of WalletUnlocker after the unlock.
+    WalletAlreadyUnlocked,
+    /// The wallet's password is another one.
+    WrongPassword,
+
+    /// The macaroon is not good for this call: wrong key, too narrow, or past its time.
+    MacaroonRejected,
+    /// The peer is connected already.
+    AlreadyConnected,
+    /// The peer is not connected, so nothing can be agreed with it.
+    PeerOffline,
+    /// No such invoice, payment, node, transaction or channel.
+    NotFound,
+    /// An invoice with this payment hash exists.
+    InvoiceExists,
+    /// The payment succeeded earlier.
+    AlreadyPaid,
+    /// The payment is under way.
+    InTransition,
+    /// There is not enough money that can be spent now.
+    InsufficientFunds,
+    /// lnd's own no, for a reason in the message.
+    Refused,
+}
+
+/// A call to an lnd that did not give what was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LndError {
+    pub kind: LndErrorKind,
+    /// lnd's own words where it answered, else ours. Never an address, never a secret of ours.
+    pub message: String,
+}
+
+impl fmt::Display for LndError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl StdError for LndError {}
+
+impl LndErrorKind {
+    /// Whether lnd certainly did nothing of what was asked: it never heard of it, or it said no.
+    ///
+    /// An opening of a channel is the exception lnd makes: after a no that came from the peer's silence it may still
+    /// go on, so look for the channel whatever this says.
+    pub fn is_definite(self) -> bool {
+        self != Self::Unknown
+    }
+
+    /// Whether the same call may succeed later without anything else being changed.
+    pub fn is_transient(self) -> bool {
+        match self {
+            Self::Unreachable
+            | Self::Unknown
+            | Self::WaitingToStart
+            | Self::RpcStarting
+            | Self::ServerStarting
+            | Self::NotSynced
+            | Self::PeerOffline
+            | Self::InTransition => true,
+            Self::WrongCertificate
+            | Self::WalletNotCreated
+            | Self::WalletLocked
+            | Self::WalletExists
+            | Self::WalletAlreadyUnlocked
+            | Self::WrongPassword
+            | Self::MacaroonRejected
+            | Self::AlreadyConnected
+            | Self::NotFound
+            | Self::InvoiceExists
+            | Self::AlreadyPaid
+            | Self::InsufficientFunds
+            | Self::Refused => false,
+        }
+    }
+
+    /// Whether the lnd is there but not ready for calls.
+    pub fn is_not_ready(self) -> bool {
+        matches!(
+            self,
+            Self::WaitingToStart
+                | Self::WalletNotCreated
+                | Self::WalletLocked
+                | Self::RpcStarting
+                | Self::ServerStarting
+                | Self::NotSynced
+        )
+    }
+}
+
+impl LndError {
+    pub fn new(kind: LndErrorKind, message: impl Into<String>) -> Self {
+        Self {
+            kind,
+            message: message.into(),
+        }
+    }
+
+    /// For an answer that breaks lnd's own contract.
+    pub(super) fn unexpected(message: impl Into<String>) -> Self {
+        Self::new(LndErrorKind::Unknown, message)
+    }
+
+    /// Safe to call again at once without asking what became of it: nothing was sent, or (with `read_only`) nothing
+    /// can have been changed.
+    pub fn retryable(&self, read_only: bool) -> bool {
+        match self.kind {
+            LndErrorKind::Unreachable => true,
+            LndErrorKind::Unknown => read_only,
+            _ => false,
+        }
+    }
+}
+
+impl From<Status> for LndError {
+    fn from(status: Status) -> Self {
+        if let Some(source) = status.source() {
+            return from_transport(source);
+        }
+        let message = status.message();
+        let kind = by_text(message).unwrap_or_else(|| by_code(&status));
+        let message = if message.is_empty() {
+            status.code().description()
+        } else {
+            message
+        };
+        Self::new(kind, message)
+    }
+}
+
+/// A status that was made on this side. The texts are ours, because the library's name addresses.
+fn from_transport(source: &(dyn StdError + 'static)) -> LndError {
+    if is_wrong_certificate(source) {
+        return LndError::new(
+            LndErrorKind::WrongCertificate,
+            "another server answers in the node's place",
+        );
+    }
+    let mut next = Some(source);
+    while let Some(error) = next {
+        if error.is::<ConnectError>() {
+            return LndError::new(LndErrorKind::Unreachable, "the node cannot be reached");
+        }
+        next = error.source();
+    }
+    LndError::new(LndErrorKind::Unknown, "the connection to the node broke")
+}
+
+/// lnd's texts, as parts of its messages. The first that fits counts.
+const TEXTS: &[(&str, LndErrorKind)] = &[
+    ("context canceled", LndErrorKind::Unknown),
+    ("context deadline exceeded", LndErrorKind::Unknown),
+    ("shutting down", LndErrorKind::Unknown),
+    ("server exiting", LndErrorKind::Unknown),
+    ("waiting to start", LndErrorKind::WaitingToStart),
+    ("wallet not created", LndErrorKind::WalletNotCreated),
+    ("wallet not found", LndErrorKind::WalletNotCreated),
+    ("wallet locked", LndErrorKind::WalletLocked),
+    (
+        "wallet already unlocked",
+        LndErrorKind::WalletAlreadyUnlocked,
+    ),
+    ("wallet already exists", LndErrorKind::WalletExists),
+    (
+        "invalid passphrase for master public key",
+        LndErrorKind::WrongPassword,
+    ),
+    (
+        "RPC server is in the process of starting",
+        LndErrorKind::RpcStarting,
+    ),
+    (
+        "server is still in the process of starting",
+        LndErrorKind::ServerStarting,
+    ),
+    ("before the wallet is fully synced", LndErrorKind::NotSynced),
+    ("already connected to peer", LndErrorKind::AlreadyConnected),
+    ("is not connected", LndErrorKind::PeerOffline),
+    ("is not online", LndErrorKind::PeerOffline),
+    ("dial tcp", LndErrorKind::PeerOffline),
+    (
+        "invoice with payment hash already exists",
+        LndErrorKind::InvoiceExists,
+    ),
+    ("invoice is already paid", LndErrorKind::AlreadyPaid),
+    ("payment is in transition", LndErrorKind::InTransition),
+    ("payment already exists", LndErrorKind::InTransition),
+    (
+        "not enough witness outputs",
+        LndErrorKind::InsufficientFunds,
+    ),
+    (
+        "insufficient funds available",
+        LndErrorKind::InsufficientFunds,
+    ),
+    (
+        "reserved wallet balance invalidated",
+        LndErrorKind::InsufficientFunds,
+    ),
+    ("permission denied", LndErrorKind::MacaroonRejected),
+    ("verification failed:", LndErrorKind::MacaroonRejected),
+    ("expected 1 macaroon", LndErrorKind::MacaroonRejected),
+    ("cannot get macaroon", LndErrorKind::MacaroonRejected),
+    ("cannot decode macaroon", LndErrorKind::MacaroonRejected),
+    ("channel not found", LndErrorKind::NotFound),
+    ("unable to find node", LndErrorKind::NotFound),
+];
+
+fn by_text(message: &str) -> Option<LndErrorKind> {
+    TEXTS
+        .iter()
+        .find(|(text, _)| message.contains(text))
+        .map(|&(_, kind)| kind)
+}
+
+/// Where the text says nothing: by the code. What lnd does not send by itself comes from the transport below it.
+fn by_code(status: &Status) -> LndErrorKind {
+    match status.code() {
+        Code::NotFound => LndErrorKind::NotFound,
+        Code::AlreadyExists => LndErrorKind::InTransition,
+        Code::Unauthenticated | Code::PermissionDenied => LndErrorKind::MacaroonRejected,
+        Code::Unknown
+        | Code::InvalidArgument
+        | Code::FailedPrecondition
+        | Code::OutOfRange
+        | Code::Unimplemented
+        | Code::ResourceExhausted => LndErrorKind::Refused,
+        Code::Ok
+        | Code::Cancelled
+        | Code::DeadlineExceeded
+        | Code::Aborted
+        | Code::Internal
+        | Code::Unavailable
+        | Code::DataLoss => LndErrorKind::Unknown,
+    }
+}
