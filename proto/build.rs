@@ -40,10 +40,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 fn lnd(root: &Path, out: &Path) -> Result<(), Box<dyn Error>> {
     let set = compile(LND, root)?;
-    fs::write(
-        out.join("lnd.descriptor.bin"),
-        protox::prost::Message::encode_to_vec(&set),
-    )?;
+    fs::write(out.join("lnd.descriptor.bin"), protox::prost::Message::encode_to_vec(&set))?;
     let quiet = redact::lnd();
     for (package, code) in json::generate(&set, redact::LND_SECRET) {
         let code = code + &redact::debug_impls(&package, &quiet);

@@ -33,11 +33,7 @@ impl TryFrom<String> for ApiKeyId {
     type Error = MalformedApiKey;
 
     fn try_from(text: String) -> Result<Self, MalformedApiKey> {
-        if is_hex(&text, ID_LEN) {
-            Ok(Self(text))
-        } else {
-            Err(MalformedApiKey)
-        }
+        if is_hex(&text, ID_LEN) { Ok(Self(text)) } else { Err(MalformedApiKey) }
     }
 }
 
@@ -63,12 +59,7 @@ impl ApiKey {
         let mut secret = Zeroizing::new([0; SECRET_LEN / 2]);
         rng.fill_bytes(secret.as_mut_slice());
         let secret = Zeroizing::new(hex::encode(secret.as_slice()));
-        Zeroizing::new(format!(
-            "{PREFIX}_{network}_{}_{}",
-            hex::encode(id),
-            secret.as_str()
-        ))
-        .parse()
+        Zeroizing::new(format!("{PREFIX}_{network}_{}_{}", hex::encode(id), secret.as_str())).parse()
     }
 
     /// The network the key is for; a key of another network opens nothing here.
@@ -97,24 +88,16 @@ impl FromStr for ApiKey {
     /// Strict: one spelling only, no white space, lower case.
     fn from_str(text: &str) -> Result<Self, MalformedApiKey> {
         let mut parts = text.split('_');
-        let (Some(PREFIX), Some(network), Some(id), Some(secret), None) = (
-            parts.next(),
-            parts.next(),
-            parts.next(),
-            parts.next(),
-            parts.next(),
-        ) else {
+        let (Some(PREFIX), Some(network), Some(id), Some(secret), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next(), parts.next())
+        else {
             return Err(MalformedApiKey);
         };
         if !is_network(network) || !is_hex(secret, SECRET_LEN) {
             return Err(MalformedApiKey);
         }
         let id = ApiKeyId::try_from(id.to_owned())?;
-        Ok(Self {
-            text: Zeroizing::new(text.to_owned()),
-            network: network.to_owned(),
-            id,
-        })
+        Ok(Self { text: Zeroizing::new(text.to_owned()), network: network.to_owned(), id })
     }
 }
 
@@ -173,10 +156,7 @@ fn is_hex(text: &str, len: usize) -> bool {
 }
 
 fn is_network(text: &str) -> bool {
-    (1..=16).contains(&text.len())
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+    (1..=16).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
 }
 
 #[cfg(test)]
@@ -194,10 +174,7 @@ mod tests {
     fn a_generated_key_is_read_back() {
         let key = key(1);
         let read: ApiKey = key.expose().parse().unwrap();
-        assert_eq!(
-            (read.network(), read.id(), read.expose()),
-            ("simnet", key.id(), key.expose())
-        );
+        assert_eq!((read.network(), read.id(), read.expose()), ("simnet", key.id(), key.expose()));
         assert_eq!(key.expose().len(), "slnd_simnet_".len() + 16 + 1 + 64);
         assert!(key.hash().matches(&read));
     }
@@ -206,11 +183,7 @@ mod tests {
     fn no_other_key_matches() {
         let hash = key(1).hash();
         assert!(!hash.matches(&key(2)));
-        let elsewhere: ApiKey = key(1)
-            .expose()
-            .replace("simnet", "mainnet")
-            .parse()
-            .unwrap();
+        let elsewhere: ApiKey = key(1).expose().replace("simnet", "mainnet").parse().unwrap();
         assert!(!hash.matches(&elsewhere));
         assert!(!ApiKeyHash::of_nothing().matches(&key(1)));
     }
@@ -230,13 +203,7 @@ mod tests {
     fn debug_shows_no_secret() {
         let key = key(1);
         let shown = format!("{key:?} {:?}", key.hash());
-        assert_eq!(
-            shown,
-            format!(
-                "ApiKey(slnd_simnet_{}_redacted) ApiKeyHash(redacted)",
-                key.id()
-            )
-        );
+        assert_eq!(shown, format!("ApiKey(slnd_simnet_{}_redacted) ApiKeyHash(redacted)", key.id()));
     }
 
     #[test]
@@ -245,11 +212,7 @@ mod tests {
         let json = serde_json::to_string(&key.hash()).unwrap();
         assert_eq!(json.len(), 66);
         assert!(!json.contains(&key.expose()[key.expose().len() - 64..]));
-        assert!(
-            serde_json::from_str::<ApiKeyHash>(&json)
-                .unwrap()
-                .matches(&key)
-        );
+        assert!(serde_json::from_str::<ApiKeyHash>(&json).unwrap().matches(&key));
         assert!(serde_json::from_str::<ApiKeyHash>("\"00\"").is_err());
         assert!(serde_json::from_str::<ApiKeyId>("\"../etc\"").is_err());
     }

@@ -2,16 +2,15 @@
 //!
 //! The map of the modules; each one's first lines say what it is for.
 
-#![cfg_attr(
-    test,
-    allow(
-        clippy::unwrap_used,
-        reason = "a test that meets the unexpected should panic"
-    )
-)]
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that meets the unexpected should panic"))]
 
 pub mod apikey;
+pub mod clock;
 pub mod dev;
+pub mod error;
+pub mod fault;
 pub mod lnd;
+pub mod model;
 pub mod pki;
 pub mod seal;
+pub mod store;

@@ -53,10 +53,7 @@ impl SealKey {
             file.take(limit as u64).read_to_end(&mut bytes)?;
             Ok((mode, bytes))
         };
-        let (mode, bytes) = read().map_err(|source| KeyError::Io {
-            path: path.into(),
-            source,
-        })?;
+        let (mode, bytes) = read().map_err(|source| KeyError::Io { path: path.into(), source })?;
         if mode & 0o077 != 0 {
             return Err(KeyError::Exposed { path: path.into() });
         }
@@ -70,10 +67,7 @@ impl SealKey {
     /// leaves at most a stray file beside it.
     pub fn generate_file(path: &Path) -> Result<Self, KeyError> {
         let key = Self::from_bytes(random()?);
-        write_new(path, &key).map_err(|source| KeyError::Io {
-            path: path.into(),
-            source,
-        })?;
+        write_new(path, &key).map_err(|source| KeyError::Io { path: path.into(), source })?;
         Ok(key)
     }
 }
@@ -104,17 +98,10 @@ fn write_new(path: &Path, key: &SealKey) -> io::Result<()> {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    let name = path
-        .file_name()
-        .ok_or(io::ErrorKind::InvalidInput)?
-        .to_string_lossy();
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_string_lossy();
     let stray: [u8; 8] = random().map_err(io::Error::other)?;
     let temporary = directory.join(format!(".{name}.{}", hex::encode(stray)));
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&temporary)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
     let text = Zeroizing::new(hex::encode(key.0.as_slice()));
     let done = file
         .write_all(text.as_bytes())
@@ -183,9 +170,7 @@ mod base64_bytes {
 
     pub fn deserialize<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
         let text = std::borrow::Cow::<str>::deserialize(from)?;
-        BASE64_STANDARD
-            .decode(text.as_ref())
-            .map_err(serde::de::Error::custom)
+        BASE64_STANDARD.decode(text.as_ref()).map_err(serde::de::Error::custom)
     }
 }
 
@@ -218,18 +203,12 @@ impl Sealer {
             }
         }
         let current = *by_version.keys().next_back().ok_or(KeyError::Versions)?;
-        Ok(Self {
-            keys: by_version,
-            current,
-        })
+        Ok(Self { keys: by_version, current })
     }
 
     /// One key, of [`FIRST_VERSION`].
     pub fn single(key: SealKey) -> Self {
-        Self {
-            keys: BTreeMap::from([(FIRST_VERSION, key)]),
-            current: FIRST_VERSION,
-        }
+        Self { keys: BTreeMap::from([(FIRST_VERSION, key)]), current: FIRST_VERSION }
     }
 
     /// [`SealKey::from_file`] as the only key.
@@ -248,41 +227,17 @@ impl Sealer {
         let aad = ctx.associated_data(self.current);
         let ct = self
             .cipher(self.current)?
-            .encrypt(
-                &nonce.into(),
-                Payload {
-                    msg: plaintext,
-                    aad: &aad,
-                },
-            )
+            .encrypt(&nonce.into(), Payload { msg: plaintext, aad: &aad })
             .map_err(|_| SealError::DoesNotOpen)?;
-        Ok(Sealed {
-            v: self.current,
-            nonce: nonce.to_vec(),
-            ct,
-        })
+        Ok(Sealed { v: self.current, nonce: nonce.to_vec(), ct })
     }
 
     /// The secret, if it was sealed in this very context under one of these keys.
-    pub fn open(
-        &self,
-        ctx: &SealContext<'_>,
-        sealed: &Sealed,
-    ) -> Result<Zeroizing<Vec<u8>>, SealError> {
-        let nonce: [u8; NONCE_LEN] = sealed
-            .nonce
-            .as_slice()
-            .try_into()
-            .map_err(|_| SealError::DoesNotOpen)?;
+    pub fn open(&self, ctx: &SealContext<'_>, sealed: &Sealed) -> Result<Zeroizing<Vec<u8>>, SealError> {
+        let nonce: [u8; NONCE_LEN] = sealed.nonce.as_slice().try_into().map_err(|_| SealError::DoesNotOpen)?;
         let aad = ctx.associated_data(sealed.v);
         self.cipher(sealed.v)?
-            .decrypt(
-                &nonce.into(),
-                Payload {
-                    msg: &sealed.ct,
-                    aad: &aad,
-                },
-            )
+            .decrypt(&nonce.into(), Payload { msg: &sealed.ct, aad: &aad })
             .map(Zeroizing::new)
             .map_err(|_| SealError::DoesNotOpen)
     }
@@ -293,19 +248,14 @@ impl Sealer {
     }
 
     fn cipher(&self, version: u32) -> Result<XChaCha20Poly1305, SealError> {
-        let key = self
-            .keys
-            .get(&version)
-            .ok_or(SealError::UnknownKeyVersion { version })?;
+        let key = self.keys.get(&version).ok_or(SealError::UnknownKeyVersion { version })?;
         Ok(XChaCha20Poly1305::new((&*key.0).into()))
     }
 }
 
 fn random<const N: usize>() -> Result<[u8; N], KeyError> {
     let mut bytes = [0; N];
-    SysRng
-        .try_fill_bytes(&mut bytes)
-        .map_err(|_| KeyError::Random)?;
+    SysRng.try_fill_bytes(&mut bytes).map_err(|_| KeyError::Random)?;
     Ok(bytes)
 }
 

@@ -1,8 +1,5 @@
 //! The one integration binary: real lnd, real btcd, the real program.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test that panics has failed, which is what is wanted"
-)]
+#![expect(clippy::unwrap_used, reason = "a test that panics has failed, which is what is wanted")]
 
 mod dev_parts;

@@ -19,33 +19,21 @@ pub fn generate(set: &FileDescriptorSet, secret: &[&str]) -> BTreeMap<String, St
     let mut packages = BTreeMap::<String, String>::new();
     for file in &set.file {
         let package = file.package();
-        let mut writer = Writer {
-            package,
-            secret,
-            maps: &maps,
-            code: String::new(),
-        };
+        let mut writer = Writer { package, secret, maps: &maps, code: String::new() };
         for message in &file.message_type {
             writer.message(&[], message);
         }
         for values in &file.enum_type {
             writer.enumeration(&[], values);
         }
-        packages
-            .entry(package.to_owned())
-            .or_default()
-            .push_str(&writer.code);
+        packages.entry(package.to_owned()).or_default().push_str(&writer.code);
     }
     packages
 }
 
 /// The synthetic messages behind map fields, by full name (".pkg.Message.FieldEntry").
 fn map_entries(set: &FileDescriptorSet) -> HashMap<String, &DescriptorProto> {
-    fn collect<'a>(
-        prefix: &str,
-        message: &'a DescriptorProto,
-        into: &mut HashMap<String, &'a DescriptorProto>,
-    ) {
+    fn collect<'a>(prefix: &str, message: &'a DescriptorProto, into: &mut HashMap<String, &'a DescriptorProto>) {
         let name = format!("{prefix}.{}", message.name());
         for nested in &message.nested_type {
             collect(&name, nested, into);
@@ -64,10 +52,7 @@ fn map_entries(set: &FileDescriptorSet) -> HashMap<String, &DescriptorProto> {
 }
 
 fn is_map_entry(message: &DescriptorProto) -> bool {
-    message
-        .options
-        .as_ref()
-        .is_some_and(|options| options.map_entry())
+    message.options.as_ref().is_some_and(|options| options.map_entry())
 }
 
 struct Writer<'a> {
@@ -89,18 +74,12 @@ impl Writer<'_> {
         for values in &message.enum_type {
             self.enumeration(&path, values);
         }
-        if self
-            .secret
-            .contains(&format!("{}.{}", self.package, path.join(".")).as_str())
-        {
+        if self.secret.contains(&format!("{}.{}", self.package, path.join(".")).as_str()) {
             return;
         }
         let rust = rust_path(&path);
-        let fields: String = message
-            .field
-            .iter()
-            .map(|field| self.field(&rust_module(&path), message, field))
-            .collect();
+        let fields: String =
+            message.field.iter().map(|field| self.field(&rust_module(&path), message, field)).collect();
         // No write!: a String takes everything.
         self.code.push_str(&format!(
             "impl ::serde::Serialize for {rust} {{\n\
@@ -113,18 +92,11 @@ impl Writer<'_> {
     }
 
     /// One field's part of `serialize`.
-    fn field(
-        &self,
-        module: &str,
-        message: &DescriptorProto,
-        field: &FieldDescriptorProto,
-    ) -> String {
+    fn field(&self, module: &str, message: &DescriptorProto, field: &FieldDescriptorProto) -> String {
         let name = field.name();
         let rust = field_name(name);
         if let Some(entry) = self.maps.get(field.type_name()) {
-            let value = self
-                .dressed(&entry.field[1])
-                .unwrap_or_else(|| "value".to_owned());
+            let value = self.dressed(&entry.field[1]).unwrap_or_else(|| "value".to_owned());
             return put(name, &format!("json::Map(&self.{rust}, |value| {value})"));
         }
         if field.label() == Label::Repeated {
@@ -135,10 +107,7 @@ impl Writer<'_> {
         }
         let value = self.dressed(field).unwrap_or_else(|| "value".to_owned());
         if field.proto3_optional() {
-            return format!(
-                "if let Some(value) = &self.{rust} {{ {} }}\n",
-                put(name, &value)
-            );
+            return format!("if let Some(value) = &self.{rust} {{ {} }}\n", put(name, &value));
         }
         if let Some(index) = field.oneof_index {
             let oneof = message.oneof_decl[index as usize].name();
@@ -164,18 +133,9 @@ impl Writer<'_> {
                 panic!("no message here has a float yet: give lnd/json.rs a wrapper for it")
             }
             Type::Bytes => "json::Base64(value)".to_owned(),
-            Type::Enum => format!(
-                "json::Enum(*value, {})",
-                self.enum_function(field.type_name())
-            ),
+            Type::Enum => format!("json::Enum(*value, {})", self.enum_function(field.type_name())),
             Type::Message | Type::Group => return None,
-            Type::Bool
-            | Type::String
-            | Type::Int32
-            | Type::Sint32
-            | Type::Sfixed32
-            | Type::Uint32
-            | Type::Fixed32 => {
+            Type::Bool | Type::String | Type::Int32 | Type::Sint32 | Type::Sfixed32 | Type::Uint32 | Type::Fixed32 => {
                 return None;
             }
         };
@@ -190,10 +150,7 @@ impl Writer<'_> {
             None => {
                 let mut parts = full_name.trim_start_matches('.').split('.');
                 let package = parts.next().unwrap_or_default();
-                format!(
-                    "super::{package}::{}",
-                    enum_function_name(&parts.collect::<Vec<_>>())
-                )
+                format!("super::{package}::{}", enum_function_name(&parts.collect::<Vec<_>>()))
             }
         }
     }
@@ -221,20 +178,12 @@ fn put(name: &str, value: &str) -> String {
 }
 
 fn enum_function_name(path: &[&str]) -> String {
-    format!(
-        "name_of_{}",
-        path.iter()
-            .map(|part| field_name(part).replace("r#", ""))
-            .collect::<Vec<_>>()
-            .join("_")
-    )
+    format!("name_of_{}", path.iter().map(|part| field_name(part).replace("r#", "")).collect::<Vec<_>>().join("_"))
 }
 
 /// Where prost puts what is nested in the message at `path`: "outer::inner::".
 fn rust_module(path: &[&str]) -> String {
-    path.iter()
-        .map(|part| format!("{}::", field_name(part)))
-        .collect()
+    path.iter().map(|part| format!("{}::", field_name(part))).collect()
 }
 
 fn rust_path(path: &[&str]) -> String {

@@ -3,18 +3,12 @@
 use heck::{ToSnakeCase, ToUpperCamelCase};
 
 /// Words that prost writes as raw identifiers (those that lnd's fields could meet).
-const KEYWORDS: &[&str] = &[
-    "abstract", "async", "final", "loop", "match", "move", "ref", "type", "use", "where",
-];
+const KEYWORDS: &[&str] = &["abstract", "async", "final", "loop", "match", "move", "ref", "type", "use", "where"];
 
 /// A field or module: `snake_case`, raw where it is a keyword.
 pub fn field_name(proto: &str) -> String {
     let snake = proto.to_snake_case();
-    if KEYWORDS.contains(&snake.as_str()) {
-        format!("r#{snake}")
-    } else {
-        snake
-    }
+    if KEYWORDS.contains(&snake.as_str()) { format!("r#{snake}") } else { snake }
 }
 
 /// A message, an enum or a oneof's variant: `UpperCamelCase`.

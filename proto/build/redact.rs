@@ -22,9 +22,7 @@ pub const AGENT: &[&str] = &[];
 
 /// `Debug` for those of `secret` that belong to `package`.
 pub fn debug_impls(package: &str, secret: &[&str]) -> String {
-    let of_package = secret
-        .iter()
-        .filter_map(|name| name.strip_prefix(package)?.strip_prefix('.'));
+    let of_package = secret.iter().filter_map(|name| name.strip_prefix(package)?.strip_prefix('.'));
     of_package
         .map(|name| {
             let rust = crate::names::type_name(name);

@@ -97,25 +97,16 @@ impl Spawned {
 impl Reaper {
     /// Starts a reaper and waits until it is ready, which takes as long as a previous run on the same record needs to
     /// end. `notice` is called from a background task.
-    pub async fn start(
-        options: &Options,
-        notice: impl Fn(Notice) + Send + 'static,
-    ) -> io::Result<Self> {
+    pub async fn start(options: &Options, notice: impl Fn(Notice) + Send + 'static) -> io::Result<Self> {
         // Both ends are close-on-exec, so no other child ever holds this end open.
         let (ours, theirs) = StdUnixStream::pair()?;
         let mut command = Command::new(&options.program);
-        command
-            .arg("__reaper")
-            .arg("--grace-ms")
-            .arg(options.grace.as_millis().to_string());
+        command.arg("__reaper").arg("--grace-ms").arg(options.grace.as_millis().to_string());
         if let Some(record) = &options.record {
             command.arg("--record").arg(record);
         }
         // Its own process group: Ctrl-C must reach the owner, not the reaper.
-        command
-            .stdin(Stdio::from(OwnedFd::from(theirs)))
-            .stdout(Stdio::null())
-            .process_group(0);
+        command.stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::null()).process_group(0);
         let process = command.spawn()?;
         drop(command); // It holds the other end too.
 
@@ -124,15 +115,8 @@ impl Reaper {
         let state = Arc::new(State::default());
         let (ready, is_ready) = oneshot::channel();
         tokio::spawn(listen(messages, Arc::clone(&state), ready, notice));
-        is_ready
-            .await
-            .map_err(|_| io::Error::other("the reaper ended before it was ready"))?;
-        Ok(Self {
-            process,
-            requests: tokio::sync::Mutex::new(requests),
-            state,
-            next_id: AtomicU64::new(1),
-        })
+        is_ready.await.map_err(|_| io::Error::other("the reaper ended before it was ready"))?;
+        Ok(Self { process, requests: tokio::sync::Mutex::new(requests), state, next_id: AtomicU64::new(1) })
     }
 
     /// Starts a process beneath the reaper.
@@ -147,9 +131,7 @@ impl Reaper {
     /// Sends a signal to a process beneath the reaper, however deep; [`io::ErrorKind::Other`] if there is none.
     pub async fn signal(&self, pid: i32, signal: Signal) -> io::Result<()> {
         let signal = signal.as_raw();
-        self.ask(|id| Request::Signal { id, pid, signal })
-            .await
-            .map(drop)
+        self.ask(|id| Request::Signal { id, pid, signal }).await.map(drop)
     }
 
     /// Everything that lives beneath the reaper.
@@ -180,11 +162,7 @@ impl Reaper {
         // If it cannot be asked it is ending already.
         let _ = send(self.requests.get_mut(), &Request::Stop { grace }).await;
         let status = self.process.wait().await?;
-        if status.success() {
-            Ok(())
-        } else {
-            Err(io::Error::other(format!("the reaper failed: {status}")))
-        }
+        if status.success() { Ok(()) } else { Err(io::Error::other(format!("the reaper failed: {status}"))) }
     }
 
     /// Waits until the reaper itself has ended, which it does unasked only when it was killed.
@@ -200,10 +178,7 @@ impl Reaper {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
         send(&mut *self.requests.lock().await, &request(id)).await?;
-        answer
-            .await
-            .map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?
-            .map_err(io::Error::other)
+        answer.await.map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?.map_err(io::Error::other)
     }
 }
 
@@ -330,10 +305,6 @@ fn unexpected() -> io::Error {
 impl Options {
     /// Half a minute for each stop order, and no record.
     pub fn new(program: &Path) -> Self {
-        Self {
-            program: program.to_owned(),
-            grace: Duration::from_secs(30),
-            record: None,
-        }
+        Self { program: program.to_owned(), grace: Duration::from_secs(30), record: None }
     }
 }

@@ -50,19 +50,13 @@ impl LndClient {
     /// For the lnd at `address` (host:port) that shows `cert`. Connects when the first call is made. Must be called
     /// within a tokio runtime.
     pub fn new(address: &str, cert: &PinnedCert) -> Result<Self, TlsError> {
-        Ok(Self {
-            channel: tls::channel(address, cert)?,
-            deadline: None,
-        })
+        Ok(Self { channel: tls::channel(address, cert)?, deadline: None })
     }
 
     /// The same connection with another deadline for every call, streams' first message included.
     #[must_use]
     pub fn within(&self, deadline: Duration) -> Self {
-        Self {
-            channel: self.channel.clone(),
-            deadline: Some(deadline),
-        }
+        Self { channel: self.channel.clone(), deadline: Some(deadline) }
     }
 
     fn lightning(&self) -> LightningClient<Channel> {
@@ -96,9 +90,7 @@ impl LndClient {
         deadline: Duration,
         call: impl Future<Output = Result<Response<T>, Status>>,
     ) -> Result<T, LndError> {
-        let answer = self
-            .timed(deadline, async { call.await.map_err(LndError::from) })
-            .await?;
+        let answer = self.timed(deadline, async { call.await.map_err(LndError::from) }).await?;
         Ok(answer.into_inner())
     }
 
@@ -110,23 +102,16 @@ impl LndClient {
     ) -> Result<T, LndError> {
         tokio::time::timeout(self.deadline.unwrap_or(deadline), work)
             .await
-            .unwrap_or_else(|_| {
-                Err(LndError::new(
-                    LndErrorKind::Unknown,
-                    "the node did not answer in time",
-                ))
-            })
+            .unwrap_or_else(|_| Err(LndError::new(LndErrorKind::Unknown, "the node did not answer in time")))
     }
 }
 
 /// A request with its macaroon. `None` only for a macaroon that is no header value, which hexadecimal always is.
 fn request<T>(macaroon: &Macaroon, message: T) -> Result<Request<T>, LndError> {
-    let mut value: MetadataValue<Ascii> = macaroon.hex().parse().map_err(|_| {
-        LndError::new(
-            LndErrorKind::MacaroonRejected,
-            "the macaroon is not hexadecimal",
-        )
-    })?;
+    let mut value: MetadataValue<Ascii> = macaroon
+        .hex()
+        .parse()
+        .map_err(|_| LndError::new(LndErrorKind::MacaroonRejected, "the macaroon is not hexadecimal"))?;
     value.set_sensitive(true);
     let mut request = Request::new(message);
     request.metadata_mut().insert("macaroon", value);
@@ -139,12 +124,8 @@ fn request<T>(macaroon: &Macaroon, message: T) -> Result<Request<T>, LndError> {
 pub struct Updates<T>(BoxStream<'static, Result<T, LndError>>);
 
 impl<T: Send + 'static> Updates<T> {
-    fn new(
-        call: impl Future<Output = Result<Response<Streaming<T>>, Status>> + Send + 'static,
-    ) -> Self {
-        let messages = futures::stream::once(call)
-            .map_ok(Response::into_inner)
-            .try_flatten();
+    fn new(call: impl Future<Output = Result<Response<Streaming<T>>, Status>> + Send + 'static) -> Self {
+        let messages = futures::stream::once(call).map_ok(Response::into_inner).try_flatten();
         Self(messages.map_err(LndError::from).boxed())
     }
 

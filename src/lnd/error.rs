@@ -128,10 +128,7 @@ impl LndErrorKind {
 
 impl LndError {
     pub fn new(kind: LndErrorKind, message: impl Into<String>) -> Self {
-        Self {
-            kind,
-            message: message.into(),
-        }
+        Self { kind, message: message.into() }
     }
 
     /// For an answer that breaks lnd's own contract.
@@ -157,11 +154,7 @@ impl From<Status> for LndError {
         }
         let message = status.message();
         let kind = by_text(message).unwrap_or_else(|| by_code(&status));
-        let message = if message.is_empty() {
-            status.code().description()
-        } else {
-            message
-        };
+        let message = if message.is_empty() { status.code().description() } else { message };
         Self::new(kind, message)
     }
 }
@@ -169,10 +162,7 @@ impl From<Status> for LndError {
 /// A status that was made on this side. The texts are ours, because the library's name addresses.
 fn from_transport(source: &(dyn StdError + 'static)) -> LndError {
     if is_wrong_certificate(source) {
-        return LndError::new(
-            LndErrorKind::WrongCertificate,
-            "another server answers in the node's place",
-        );
+        return LndError::new(LndErrorKind::WrongCertificate, "another server answers in the node's place");
     }
     let mut next = Some(source);
     while let Some(error) = next {
@@ -194,47 +184,23 @@ const TEXTS: &[(&str, LndErrorKind)] = &[
     ("wallet not created", LndErrorKind::WalletNotCreated),
     ("wallet not found", LndErrorKind::WalletNotCreated),
     ("wallet locked", LndErrorKind::WalletLocked),
-    (
-        "wallet already unlocked",
-        LndErrorKind::WalletAlreadyUnlocked,
-    ),
+    ("wallet already unlocked", LndErrorKind::WalletAlreadyUnlocked),
     ("wallet already exists", LndErrorKind::WalletExists),
-    (
-        "invalid passphrase for master public key",
-        LndErrorKind::WrongPassword,
-    ),
-    (
-        "RPC server is in the process of starting",
-        LndErrorKind::RpcStarting,
-    ),
-    (
-        "server is still in the process of starting",
-        LndErrorKind::ServerStarting,
-    ),
+    ("invalid passphrase for master public key", LndErrorKind::WrongPassword),
+    ("RPC server is in the process of starting", LndErrorKind::RpcStarting),
+    ("server is still in the process of starting", LndErrorKind::ServerStarting),
     ("before the wallet is fully synced", LndErrorKind::NotSynced),
     ("already connected to peer", LndErrorKind::AlreadyConnected),
     ("is not connected", LndErrorKind::PeerOffline),
     ("is not online", LndErrorKind::PeerOffline),
     ("dial tcp", LndErrorKind::PeerOffline),
-    (
-        "invoice with payment hash already exists",
-        LndErrorKind::InvoiceExists,
-    ),
+    ("invoice with payment hash already exists", LndErrorKind::InvoiceExists),
     ("invoice is already paid", LndErrorKind::AlreadyPaid),
     ("payment is in transition", LndErrorKind::InTransition),
     ("payment already exists", LndErrorKind::InTransition),
-    (
-        "not enough witness outputs",
-        LndErrorKind::InsufficientFunds,
-    ),
-    (
-        "insufficient funds available",
-        LndErrorKind::InsufficientFunds,
-    ),
-    (
-        "reserved wallet balance invalidated",
-        LndErrorKind::InsufficientFunds,
-    ),
+    ("not enough witness outputs", LndErrorKind::InsufficientFunds),
+    ("insufficient funds available", LndErrorKind::InsufficientFunds),
+    ("reserved wallet balance invalidated", LndErrorKind::InsufficientFunds),
     ("permission denied", LndErrorKind::MacaroonRejected),
     ("verification failed:", LndErrorKind::MacaroonRejected),
     ("expected 1 macaroon", LndErrorKind::MacaroonRejected),
@@ -245,10 +211,7 @@ const TEXTS: &[(&str, LndErrorKind)] = &[
 ];
 
 fn by_text(message: &str) -> Option<LndErrorKind> {
-    TEXTS
-        .iter()
-        .find(|(text, _)| message.contains(text))
-        .map(|&(_, kind)| kind)
+    TEXTS.iter().find(|(text, _)| message.contains(text)).map(|&(_, kind)| kind)
 }
 
 /// Where the text says nothing: by the code. What lnd does not send by itself comes from the transport below it.

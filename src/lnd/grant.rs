@@ -40,15 +40,8 @@ impl Grant {
     /// The operations to bake for this kind of call.
     pub fn ops(self) -> Vec<Op> {
         match self {
-            Self::Admin => ADMIN
-                .iter()
-                .map(|&(entity, action)| Op::new(entity, action))
-                .collect(),
-            narrow => narrow
-                .methods()
-                .iter()
-                .map(|&method| Op::uri(method))
-                .collect(),
+            Self::Admin => ADMIN.iter().map(|&(entity, action)| Op::new(entity, action)).collect(),
+            narrow => narrow.methods().iter().map(|&method| Op::uri(method)).collect(),
         }
     }
 
@@ -57,10 +50,7 @@ impl Grant {
         match self {
             Self::Read => READ,
             Self::Invoice => &["/lnrpc.Lightning/AddInvoice"],
-            Self::Pay => &[
-                "/routerrpc.Router/SendPaymentV2",
-                "/routerrpc.Router/TrackPaymentV2",
-            ],
+            Self::Pay => &["/routerrpc.Router/SendPaymentV2", "/routerrpc.Router/TrackPaymentV2"],
             Self::OpenChannel => &["/lnrpc.Lightning/OpenChannel"],
             Self::CloseChannel => &["/lnrpc.Lightning/CloseChannel"],
             Self::Peers => PEERS,
@@ -102,11 +92,8 @@ const READ: &[&str] = &[
     "/walletrpc.WalletKit/ListUnspent",
 ];
 
-const PEERS: &[&str] = &[
-    "/lnrpc.Lightning/ConnectPeer",
-    "/lnrpc.Lightning/DisconnectPeer",
-    "/lnrpc.Lightning/ListPeers",
-];
+const PEERS: &[&str] =
+    &["/lnrpc.Lightning/ConnectPeer", "/lnrpc.Lightning/DisconnectPeer", "/lnrpc.Lightning/ListPeers"];
 
 const WITHDRAW: &[&str] = &[
     "/lnrpc.Lightning/SendCoins",
@@ -177,31 +164,19 @@ mod tests {
 
     #[test]
     fn only_admin_grants_by_entity() {
-        for grant in Grant::ALL
-            .into_iter()
-            .filter(|&grant| grant != Grant::Admin)
-        {
+        for grant in Grant::ALL.into_iter().filter(|&grant| grant != Grant::Admin) {
             let ops = grant.ops();
             assert!(!ops.is_empty(), "{grant:?}");
             assert!(ops.iter().all(|op| op.entity == "uri"), "{grant:?}");
-            assert_eq!(
-                ops.len(),
-                ops.iter()
-                    .map(|op| &op.action)
-                    .collect::<BTreeSet<_>>()
-                    .len(),
-                "{grant:?}"
-            );
+            assert_eq!(ops.len(), ops.iter().map(|op| &op.action).collect::<BTreeSet<_>>().len(), "{grant:?}");
         }
         assert!(Grant::Admin.ops().iter().all(|op| op.entity != "uri"));
     }
 
     #[test]
     fn the_read_grant_names_nothing_that_acts() {
-        let acts = [
-            "Send", "Open", "CloseC", "Add", "Connect", "Fund", "Finalize", "Publish", "New",
-            "Stop", "Release",
-        ];
+        let acts =
+            ["Send", "Open", "CloseC", "Add", "Connect", "Fund", "Finalize", "Publish", "New", "Stop", "Release"];
         for method in Grant::Read.methods() {
             let call = method.rsplit('/').next().unwrap();
             assert!(!acts.iter().any(|verb| call.starts_with(verb)), "{method}");

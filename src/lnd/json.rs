@@ -27,10 +27,7 @@ const SMALL_BYTES: usize = 96;
 impl Serialize for Base64<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut buffer = [0; SMALL_BYTES / 3 * 4];
-        let small = STANDARD
-            .encode_slice(self.0, &mut buffer)
-            .ok()
-            .and_then(|len| str::from_utf8(&buffer[..len]).ok());
+        let small = STANDARD.encode_slice(self.0, &mut buffer).ok().and_then(|len| str::from_utf8(&buffer[..len]).ok());
         match small {
             Some(text) => serializer.serialize_str(text),
             None => serializer.serialize_str(&STANDARD.encode(self.0)),
@@ -62,9 +59,7 @@ impl Serialize for Double {
             f64::INFINITY => serializer.serialize_str("Infinity"),
             f64::NEG_INFINITY => serializer.serialize_str("-Infinity"),
             #[expect(clippy::cast_possible_truncation, reason = "whole and small enough")]
-            value if value.fract() == 0.0 && value.abs() < WHOLE => {
-                serializer.serialize_i64(value as i64)
-            }
+            value if value.fract() == 0.0 && value.abs() < WHOLE => serializer.serialize_i64(value as i64),
             value => serializer.serialize_f64(value),
         }
     }

@@ -70,10 +70,7 @@ pub struct Op {
 
 impl Op {
     pub fn new(entity: impl Into<String>, action: impl Into<String>) -> Self {
-        Self {
-            entity: entity.into(),
-            action: action.into(),
-        }
+        Self { entity: entity.into(), action: action.into() }
     }
 
     /// Allows exactly one method, by its full gRPC path, such as `/lnrpc.Lightning/GetInfo`.
@@ -93,9 +90,7 @@ impl Caveat {
     fn condition(self) -> String {
         let Self::TimeBefore(at) = self;
         // Only the last hours of the year 9999 have no UTC form; the macaroon is then as good as expired.
-        let at = at
-            .checked_to_offset(UtcOffset::UTC)
-            .unwrap_or(OffsetDateTime::UNIX_EPOCH);
+        let at = at.checked_to_offset(UtcOffset::UTC).unwrap_or(OffsetDateTime::UNIX_EPOCH);
         let (date, time) = (at.date(), at.time());
         let mut text = format!(
             "time-before {:04}-{:02}-{:02}T{:02}:{:02}:{:02}",
@@ -130,11 +125,7 @@ impl Macaroon {
             return Err(ParseError::Version);
         }
         reader.section(&[FIELD_IDENTIFIER])?;
-        while reader
-            .0
-            .first()
-            .is_some_and(|&tag| u64::from(tag) != FIELD_END)
-        {
+        while reader.0.first().is_some_and(|&tag| u64::from(tag) != FIELD_END) {
             reader.section(&[FIELD_IDENTIFIER, FIELD_VERIFICATION_ID])?;
         }
         reader.byte()?;
@@ -196,19 +187,13 @@ pub fn bake(root: &RootKey, nonce: [u8; 16], ops: &[Op], caveats: &[Caveat]) -> 
     let key = Zeroizing::new(hmac(b"macaroons-key-generator", root.as_bytes()));
     let signature = hmac(key.as_slice(), &identifier);
 
-    let mut bytes = Zeroizing::new(Vec::with_capacity(
-        identifier.len() + LOCATION.len() + TRAILER_LEN + 12,
-    ));
+    let mut bytes = Zeroizing::new(Vec::with_capacity(identifier.len() + LOCATION.len() + TRAILER_LEN + 12));
     bytes.push(FORMAT_V2);
     put_field(&mut bytes, FIELD_LOCATION, LOCATION);
     put_field(&mut bytes, FIELD_IDENTIFIER, &identifier);
     put_varint(&mut bytes, FIELD_END);
     put_trailer(&mut bytes, &signature);
-    caveats
-        .iter()
-        .fold(Macaroon::from_vec(bytes), |macaroon, &caveat| {
-            macaroon.with_caveat(caveat)
-        })
+    caveats.iter().fold(Macaroon::from_vec(bytes), |macaroon, &caveat| macaroon.with_caveat(caveat))
 }
 
 /// Why some bytes are not a macaroon. Shows nothing of them.
@@ -254,11 +239,7 @@ impl MacaroonId {
                 actions: group.iter().map(|op| op.action.clone()).collect(),
             })
             .collect();
-        Self {
-            nonce: nonce.to_vec(),
-            storage_id: STORAGE_ID.to_vec(),
-            ops,
-        }
+        Self { nonce: nonce.to_vec(), storage_id: STORAGE_ID.to_vec(), ops }
     }
 }
 
@@ -310,17 +291,9 @@ impl<'a> Reader<'a> {
         let mut last = 0;
         let mut identified = false;
         loop {
-            if self
-                .0
-                .first()
-                .is_some_and(|&tag| u64::from(tag) == FIELD_END)
-            {
+            if self.0.first().is_some_and(|&tag| u64::from(tag) == FIELD_END) {
                 self.byte()?;
-                return if identified {
-                    Ok(())
-                } else {
-                    Err(ParseError::Malformed)
-                };
+                return if identified { Ok(()) } else { Err(ParseError::Malformed) };
             }
             let (tag, _) = self.field()?;
             if tag <= last || !(tag == FIELD_LOCATION || allowed.contains(&tag)) {

@@ -20,47 +20,27 @@ fn signature(macaroon: &Macaroon) -> String {
 fn the_admin_macaroon_is_bakerys_byte_for_byte() {
     let macaroon = bake(&root(), nonce(), &Grant::Admin.ops(), &[]);
     assert_eq!(macaroon.as_bytes().len(), 293);
-    assert_eq!(
-        signature(&macaroon),
-        "cab8e4f924e4b2bff79aa4fd47cab0dba8227e24a9d46cd8397b763dac483bd5"
-    );
+    assert_eq!(signature(&macaroon), "cab8e4f924e4b2bff79aa4fd47cab0dba8227e24a9d46cd8397b763dac483bd5");
     assert_eq!(hex::encode(macaroon.as_bytes()), macaroon.hex());
 }
 
 #[test]
 fn time_before_is_rfc3339_in_utc() {
     let text = |at| Caveat::TimeBefore(at).condition();
-    assert_eq!(
-        text(datetime!(2026-11-23 08:05:09 UTC)),
-        "time-before 2026-11-23T08:05:09Z"
-    );
-    assert_eq!(
-        text(datetime!(2026-11-23 01:30:00 +2)),
-        "time-before 2026-11-22T23:30:00Z"
-    );
-    assert_eq!(
-        text(datetime!(2026-01-02 03:04:05.25 UTC)),
-        "time-before 2026-01-02T03:04:05.250000000Z"
-    );
+    assert_eq!(text(datetime!(2026-11-23 08:05:09 UTC)), "time-before 2026-11-23T08:05:09Z");
+    assert_eq!(text(datetime!(2026-11-23 01:30:00 +2)), "time-before 2026-11-22T23:30:00Z");
+    assert_eq!(text(datetime!(2026-01-02 03:04:05.25 UTC)), "time-before 2026-01-02T03:04:05.250000000Z");
 }
 
 #[test]
 fn a_time_that_has_no_utc_form_is_expired() {
     let at = datetime!(9999-12-31 23:59:59 -5);
-    assert_eq!(
-        Caveat::TimeBefore(at).condition(),
-        "time-before 1970-01-01T00:00:00Z"
-    );
+    assert_eq!(Caveat::TimeBefore(at).condition(), "time-before 1970-01-01T00:00:00Z");
 }
 
 #[test]
 fn a_caveat_stands_before_a_new_signature() {
-    let plain = bake(
-        &root(),
-        nonce(),
-        &[Op::uri("/lnrpc.Lightning/GetInfo")],
-        &[],
-    );
+    let plain = bake(&root(), nonce(), &[Op::uri("/lnrpc.Lightning/GetInfo")], &[]);
     let at = datetime!(2026-11-23 08:05:09 UTC);
     let narrowed = plain.with_caveat(Caveat::TimeBefore(at));
     let condition = b"time-before 2026-11-23T08:05:09Z";
@@ -68,43 +48,28 @@ fn a_caveat_stands_before_a_new_signature() {
     expected.extend([2, condition.len() as u8]);
     expected.extend(condition);
     expected.extend([0, 0, 6, 32]);
-    expected.extend(hmac(
-        &plain.as_bytes()[plain.as_bytes().len() - 32..],
-        condition,
-    ));
+    expected.extend(hmac(&plain.as_bytes()[plain.as_bytes().len() - 32..], condition));
     assert_eq!(narrowed.as_bytes(), expected);
 }
 
 #[test]
 fn nothing_of_a_secret_is_in_debug() {
     let macaroon = bake(&root(), nonce(), &Grant::Read.ops(), &[]);
-    assert_eq!(
-        format!("{macaroon:?} {:?}", root()),
-        "Macaroon(redacted) RootKey(redacted)"
-    );
+    assert_eq!(format!("{macaroon:?} {:?}", root()), "Macaroon(redacted) RootKey(redacted)");
 }
 
 #[test]
 fn what_is_no_version_2_macaroon_is_refused() {
     let good = bake(&root(), nonce(), &Grant::Pay.ops(), &[]);
     assert_eq!(Macaroon::parse(b""), Err(ParseError::Malformed));
-    assert_eq!(
-        Macaroon::parse(b"0014location lnd"),
-        Err(ParseError::Version)
-    );
+    assert_eq!(Macaroon::parse(b"0014location lnd"), Err(ParseError::Version));
     assert_eq!(Macaroon::parse_hex("zz"), Err(ParseError::Hex));
-    assert_eq!(
-        Macaroon::parse_hex(&format!(" {}\n", good.hex())),
-        Ok(good.clone())
-    );
+    assert_eq!(Macaroon::parse_hex(&format!(" {}\n", good.hex())), Ok(good.clone()));
     let mut longer = good.as_bytes().to_vec();
     longer.push(0);
     assert_eq!(Macaroon::parse(&longer), Err(ParseError::Malformed));
     // No identifier, and a caveat with its fields out of order.
-    assert_eq!(
-        Macaroon::parse(&[2, 1, 3, b'l', b'n', b'd', 0, 0, 6, 0]),
-        Err(ParseError::Malformed)
-    );
+    assert_eq!(Macaroon::parse(&[2, 1, 3, b'l', b'n', b'd', 0, 0, 6, 0]), Err(ParseError::Malformed));
 }
 
 #[test]
@@ -140,9 +105,7 @@ fn any_op() -> impl Strategy<Value = Op> {
 
 fn any_caveat() -> impl Strategy<Value = Caveat> {
     (0i64..4_000_000_000, 0i64..1_000_000_000).prop_map(|(s, ns)| {
-        Caveat::TimeBefore(
-            OffsetDateTime::UNIX_EPOCH + Duration::seconds(s) + Duration::nanoseconds(ns),
-        )
+        Caveat::TimeBefore(OffsetDateTime::UNIX_EPOCH + Duration::seconds(s) + Duration::nanoseconds(ns))
     })
 }
 

@@ -9,12 +9,7 @@ pub const DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/lnd.
 macro_rules! package {
     ($name:ident, $text:literal, $about:literal) => {
         #[doc = $about]
-        #[allow(
-            clippy::pedantic,
-            deprecated,
-            unused_imports,
-            reason = "generated; what applies changes with it"
-        )]
+        #[allow(clippy::pedantic, deprecated, unused_imports, reason = "generated; what applies changes with it")]
         pub mod $name {
             use crate::lnd::json;
             tonic::include_proto!($text);

@@ -38,9 +38,7 @@ impl PinnedCert {
 
     /// Reads a `tls.cert` as lnd writes it; the first certificate counts.
     pub fn from_pem(pem: &[u8]) -> Result<Self, TlsError> {
-        CertificateDer::from_pem_slice(pem)
-            .map(|der| Self(Arc::new(der)))
-            .map_err(|_| TlsError::Certificate)
+        CertificateDer::from_pem_slice(pem).map(|der| Self(Arc::new(der))).map_err(|_| TlsError::Certificate)
     }
 
     pub fn der(&self) -> &[u8] {
@@ -74,25 +72,14 @@ pub enum TlsError {
 ///
 /// Nothing is sent before the first call, and a connection that broke is made anew by the next one.
 pub fn channel(address: &str, cert: &PinnedCert) -> Result<Channel, TlsError> {
-    let endpoint =
-        Endpoint::from_shared(format!("https://{address}")).map_err(|_| TlsError::Address)?;
-    let host = endpoint
-        .uri()
-        .port()
-        .and(endpoint.uri().host())
-        .ok_or(TlsError::Address)?;
+    let endpoint = Endpoint::from_shared(format!("https://{address}")).map_err(|_| TlsError::Address)?;
+    let host = endpoint.uri().port().and(endpoint.uri().host()).ok_or(TlsError::Address)?;
     if endpoint.uri().path() != "/" {
         return Err(TlsError::Address);
     }
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    let name = if ServerName::try_from(host).is_ok() {
-        host
-    } else {
-        ANY_NAME
-    };
-    let tls = ClientTlsConfig::new()
-        .domain_name(name)
-        .timeout(CONNECT_TIMEOUT);
+    let name = if ServerName::try_from(host).is_ok() { host } else { ANY_NAME };
+    let tls = ClientTlsConfig::new().domain_name(name).timeout(CONNECT_TIMEOUT);
     let endpoint = endpoint
         .tls_config_with_verifier(tls, Arc::new(PinVerifier(cert.clone())))
         .map_err(TlsError::Setup)?
@@ -130,12 +117,7 @@ impl ServerCertVerifier for PinVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(
-            message,
-            cert,
-            dss,
-            &PROVIDER.signature_verification_algorithms,
-        )
+        verify_tls12_signature(message, cert, dss, &PROVIDER.signature_verification_algorithms)
     }
 
     fn verify_tls13_signature(
@@ -144,18 +126,11 @@ impl ServerCertVerifier for PinVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(
-            message,
-            cert,
-            dss,
-            &PROVIDER.signature_verification_algorithms,
-        )
+        verify_tls13_signature(message, cert, dss, &PROVIDER.signature_verification_algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        PROVIDER
-            .signature_verification_algorithms
-            .supported_schemes()
+        PROVIDER.signature_verification_algorithms.supported_schemes()
     }
 }
 
@@ -164,9 +139,7 @@ pub(super) fn is_wrong_certificate(error: &(dyn std::error::Error + 'static)) ->
     let mut next = Some(error);
     while let Some(error) = next {
         // An io::Error hides what it wraps from source().
-        let inner = error
-            .downcast_ref::<std::io::Error>()
-            .and_then(std::io::Error::get_ref);
+        let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
         let tls = match inner {
             Some(inner) => inner.downcast_ref::<rustls::Error>(),
             None => error.downcast_ref::<rustls::Error>(),

@@ -17,10 +17,7 @@ fn shell(script: &str) -> Spawn {
 }
 
 async fn start(options: &Options) -> Reaper {
-    timeout(LIMIT, Reaper::start(options, |_| {}))
-        .await
-        .unwrap()
-        .unwrap()
+    timeout(LIMIT, Reaper::start(options, |_| {})).await.unwrap().unwrap()
 }
 
 /// Waits for a file that a child writes, and reads a pid from it.
@@ -40,10 +37,7 @@ async fn pid_in(path: PathBuf) -> ProcessId {
 }
 
 async fn ends(process: ProcessId) {
-    timeout(LIMIT, scale_lnd::dev::reaper::ended(process))
-        .await
-        .expect("still there")
-        .unwrap();
+    timeout(LIMIT, scale_lnd::dev::reaper::ended(process)).await.expect("still there").unwrap();
 }
 
 #[tokio::test]
@@ -51,14 +45,7 @@ async fn exits_are_told_and_output_is_kept() {
     let dir = tempfile::tempdir().unwrap();
     let log = dir.path().join("log");
     let reaper = start(&options()).await;
-    let mut child = reaper
-        .spawn(
-            shell("echo out; echo $WORD >&2; exit 3")
-                .env("WORD", "err")
-                .log(&log),
-        )
-        .await
-        .unwrap();
+    let mut child = reaper.spawn(shell("echo out; echo $WORD >&2; exit 3").env("WORD", "err").log(&log)).await.unwrap();
     assert_eq!(timeout(LIMIT, child.exited()).await.unwrap(), Exit::Code(3));
     assert_eq!(child.exit(), Some(Exit::Code(3)));
     assert_eq!(std::fs::read_to_string(log).unwrap(), "out\nerr\n");
@@ -66,21 +53,10 @@ async fn exits_are_told_and_output_is_kept() {
     let mut child = reaper.spawn(shell("sleep 1000")).await.unwrap();
     assert_eq!(child.exit(), None);
     reaper.signal(child.pid, Signal::KILL).await.unwrap();
-    assert_eq!(
-        timeout(LIMIT, child.exited()).await.unwrap(),
-        Exit::Signal(9)
-    );
+    assert_eq!(timeout(LIMIT, child.exited()).await.unwrap(), Exit::Signal(9));
 
-    assert!(
-        reaper
-            .spawn(Spawn::new("none", "/no/such/program"))
-            .await
-            .is_err()
-    );
-    assert!(
-        reaper.signal(1, Signal::TERM).await.is_err(),
-        "only descendants may be signalled"
-    );
+    assert!(reaper.spawn(Spawn::new("none", "/no/such/program")).await.is_err());
+    assert!(reaper.signal(1, Signal::TERM).await.is_err(), "only descendants may be signalled");
     timeout(LIMIT, reaper.stop(None)).await.unwrap().unwrap();
 }
 
@@ -90,20 +66,12 @@ async fn dropping_it_ends_what_left_its_parents_session() {
     let pid = dir.path().join("pid");
     let reaper = start(&options()).await;
     // What an agent does with an lnd: a session of its own, and the agent dies first.
-    let script = format!(
-        "setsid sh -c 'echo $$ > {}; exec sleep 1000' & exit 0",
-        pid.display()
-    );
+    let script = format!("setsid sh -c 'echo $$ > {}; exec sleep 1000' & exit 0", pid.display());
     let mut parent = reaper.spawn(shell(&script)).await.unwrap();
     timeout(LIMIT, parent.exited()).await.unwrap();
     let orphan = pid_in(pid).await;
     let beneath = reaper.descendants().await.unwrap();
-    assert!(
-        beneath
-            .iter()
-            .any(|found| found.pid == orphan.pid && found.command == "sleep 1000"),
-        "{beneath:?}"
-    );
+    assert!(beneath.iter().any(|found| found.pid == orphan.pid && found.command == "sleep 1000"), "{beneath:?}");
     drop(reaper);
     ends(orphan).await;
 }
@@ -111,16 +79,9 @@ async fn dropping_it_ends_what_left_its_parents_session() {
 #[tokio::test]
 async fn what_ignores_sigterm_and_what_is_stopped_ends_all_the_same() {
     let dir = tempfile::tempdir().unwrap();
-    let reaper = start(&Options {
-        grace: Duration::from_millis(300),
-        ..options()
-    })
-    .await;
+    let reaper = start(&Options { grace: Duration::from_millis(300), ..options() }).await;
     let stubborn = dir.path().join("stubborn");
-    let script = format!(
-        "trap '' TERM; echo $$ > {}; while :; do sleep 0.05; done",
-        stubborn.display()
-    );
+    let script = format!("trap '' TERM; echo $$ > {}; while :; do sleep 0.05; done", stubborn.display());
     reaper.spawn(shell(&script)).await.unwrap();
     let stubborn = pid_in(stubborn).await;
     let frozen = reaper.spawn(shell("sleep 1000")).await.unwrap();
@@ -135,27 +96,17 @@ async fn lower_stop_orders_are_gone_before_higher_ones_are_told() {
     let dir = tempfile::tempdir().unwrap();
     let log = dir.path().join("log");
     let reaper = start(&options()).await;
-    for (name, order, delay) in [
-        ("chain", 90, "0"),
-        ("lnd", 50, "0.3"),
-        ("master", 10, "0.2"),
-    ] {
+    for (name, order, delay) in [("chain", 90, "0"), ("lnd", 50, "0.3"), ("master", 10, "0.2")] {
         let script = format!(
             "trap 'sleep {delay}; echo {name} >> {}; exit' TERM; echo $$ > {}; while :; do sleep 0.02; done",
             log.display(),
             dir.path().join(name).display()
         );
-        reaper
-            .spawn(shell(&script).stop_order(order))
-            .await
-            .unwrap();
+        reaper.spawn(shell(&script).stop_order(order)).await.unwrap();
         pid_in(dir.path().join(name)).await;
     }
     timeout(LIMIT, reaper.stop(None)).await.unwrap().unwrap();
-    assert_eq!(
-        std::fs::read_to_string(log).unwrap(),
-        "master\nlnd\nchain\n"
-    );
+    assert_eq!(std::fs::read_to_string(log).unwrap(), "master\nlnd\nchain\n");
 }
 
 #[tokio::test]
@@ -163,29 +114,17 @@ async fn the_next_run_waits_until_the_last_one_is_gone() {
     let dir = tempfile::tempdir().unwrap();
     let record = dir.path().join("record");
     let pid = dir.path().join("pid");
-    let with_record = Options {
-        record: Some(record),
-        ..options()
-    };
+    let with_record = Options { record: Some(record), ..options() };
     let reaper = start(&with_record).await;
-    let script = format!(
-        "trap 'sleep 0.5; exit' TERM; echo $$ > {}; while :; do sleep 0.02; done",
-        pid.display()
-    );
+    let script = format!("trap 'sleep 0.5; exit' TERM; echo $$ > {}; while :; do sleep 0.02; done", pid.display());
     reaper.spawn(shell(&script)).await.unwrap();
     let child = pid_in(pid).await;
     // Not awaited: all the reaper sees is the end of its socket, as after a kill of its owner.
     drop(reaper);
     let (notices, mut told) = tokio::sync::mpsc::unbounded_channel();
     let notice = move |notice| notices.send(notice).unwrap_or(());
-    let next = timeout(LIMIT, Reaper::start(&with_record, notice))
-        .await
-        .unwrap()
-        .unwrap();
-    assert!(
-        !child.is_alive(),
-        "the next run began before the last one was gone"
-    );
+    let next = timeout(LIMIT, Reaper::start(&with_record, notice)).await.unwrap().unwrap();
+    assert!(!child.is_alive(), "the next run began before the last one was gone");
     assert_eq!(told.recv().await, Some(Notice::WaitingForPreviousRun));
     timeout(LIMIT, next.stop(None)).await.unwrap().unwrap();
 }
@@ -193,10 +132,7 @@ async fn the_next_run_waits_until_the_last_one_is_gone() {
 #[tokio::test]
 async fn the_next_run_ends_what_a_killed_reaper_left() {
     let dir = tempfile::tempdir().unwrap();
-    let options = Options {
-        record: Some(dir.path().join("record")),
-        ..options()
-    };
+    let options = Options { record: Some(dir.path().join("record")), ..options() };
     let reaper = start(&options).await;
     let mut child = reaper.spawn(shell("sleep 1000")).await.unwrap();
     let left = ProcessId::of(child.pid).unwrap();
@@ -213,12 +149,5 @@ async fn the_next_run_ends_what_a_killed_reaper_left() {
 
 fn parent_of(pid: i32) -> i32 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    stat.rsplit_once(')')
-        .unwrap()
-        .1
-        .split_ascii_whitespace()
-        .nth(1)
-        .unwrap()
-        .parse()
-        .unwrap()
+    stat.rsplit_once(')').unwrap().1.split_ascii_whitespace().nth(1).unwrap().parse().unwrap()
 }

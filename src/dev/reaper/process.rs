@@ -33,10 +33,7 @@ impl Process {
         let pid = stat.split_once(' ')?.0.parse().ok()?;
         let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_ascii_whitespace().collect();
         Some(Self {
-            id: ProcessId {
-                pid,
-                start_ticks: fields.get(19)?.parse().ok()?,
-            },
+            id: ProcessId { pid, start_ticks: fields.get(19)?.parse().ok()? },
             parent: fields.get(1)?.parse().ok()?,
             zombie: matches!(*fields.first()?, "Z" | "X"),
         })
@@ -98,26 +95,15 @@ pub fn descendants(ancestor: i32) -> Vec<Process> {
 /// The command line of a process as one string, for messages.
 pub fn command_line(pid: i32) -> String {
     let raw = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    let words: Vec<_> = raw
-        .split(|byte| *byte == 0)
-        .filter(|word| !word.is_empty())
-        .collect();
-    words
-        .iter()
-        .map(|word| String::from_utf8_lossy(word))
-        .collect::<Vec<_>>()
-        .join(" ")
+    let words: Vec<_> = raw.split(|byte| *byte == 0).filter(|word| !word.is_empty()).collect();
+    words.iter().map(|word| String::from_utf8_lossy(word)).collect::<Vec<_>>().join(" ")
 }
 
 fn all() -> Vec<Process> {
     let Ok(entries) = fs::read_dir("/proc") else {
         return Vec::new();
     };
-    entries
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter_map(Process::read)
-        .collect()
+    entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter_map(Process::read).collect()
 }
 
 fn below(ancestor: i32, table: &[Process]) -> Vec<Process> {
@@ -144,14 +130,7 @@ mod tests {
     use super::*;
 
     fn process(pid: i32, parent: i32, zombie: bool) -> Process {
-        Process {
-            id: ProcessId {
-                pid,
-                start_ticks: 1,
-            },
-            parent,
-            zombie,
-        }
+        Process { id: ProcessId { pid, start_ticks: 1 }, parent, zombie }
     }
 
     #[test]
@@ -159,14 +138,7 @@ mod tests {
         let stat = "42 (a) b (c) S 7 42 42 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 987654 1 1";
         assert_eq!(
             Process::parse(stat),
-            Some(Process {
-                id: ProcessId {
-                    pid: 42,
-                    start_ticks: 987_654
-                },
-                parent: 7,
-                zombie: false
-            })
+            Some(Process { id: ProcessId { pid: 42, start_ticks: 987_654 }, parent: 7, zombie: false })
         );
         assert_eq!(Process::parse("42 (a) S"), None);
     }
@@ -187,30 +159,13 @@ mod tests {
 
     #[test]
     fn a_circle_in_the_table_ends() {
-        assert_eq!(
-            below(
-                1,
-                &[
-                    process(2, 1, false),
-                    process(3, 2, false),
-                    process(1, 3, false)
-                ]
-            )
-            .len(),
-            3
-        );
+        assert_eq!(below(1, &[process(2, 1, false), process(3, 2, false), process(1, 3, false)]).len(), 3);
     }
 
     #[test]
     fn a_reused_pid_is_not_the_same_process() {
         let me = ProcessId::of(std::process::id().cast_signed()).unwrap();
         assert!(me.is_alive());
-        assert!(
-            !ProcessId {
-                start_ticks: me.start_ticks + 1,
-                ..me
-            }
-            .is_alive()
-        );
+        assert!(!ProcessId { start_ticks: me.start_ticks + 1, ..me }.is_alive());
     }
 }

@@ -45,36 +45,20 @@ impl Record {
             rustix::fs::flock(&file, FlockOperation::LockExclusive)?;
             Self::read(file)
         };
-        tokio::task::spawn_blocking(wait)
-            .await
-            .map_err(io::Error::other)?
+        tokio::task::spawn_blocking(wait).await.map_err(io::Error::other)?
     }
 
     fn read(mut file: File) -> io::Result<Self> {
         let mut text = String::new();
         file.read_to_string(&mut text)?;
-        let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id")
-            .unwrap_or_default()
-            .trim()
-            .to_owned();
-        let entries = text
-            .lines()
-            .filter_map(|line| parse(line, &boot_id))
-            .collect();
-        Ok(Self {
-            file,
-            boot_id,
-            entries,
-        })
+        let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned();
+        let entries = text.lines().filter_map(|line| parse(line, &boot_id)).collect();
+        Ok(Self { file, boot_id, entries })
     }
 
     /// The recorded processes that still run.
     pub fn alive(&self) -> Vec<Entry> {
-        self.entries
-            .iter()
-            .filter(|entry| entry.id.is_alive())
-            .cloned()
-            .collect()
+        self.entries.iter().filter(|entry| entry.id.is_alive()).cloned().collect()
     }
 
     /// Forgets all entries.
@@ -88,24 +72,12 @@ impl Record {
     pub fn add(&mut self, id: ProcessId, stop_order: u32, name: &str) -> io::Result<()> {
         let Self { file, boot_id, .. } = self;
         // One write, so that a kill leaves a whole line or none; `parse` passes over a torn one.
-        file.write_all(
-            format!(
-                "{boot_id} {} {} {stop_order} {name}\n",
-                id.pid, id.start_ticks
-            )
-            .as_bytes(),
-        )
+        file.write_all(format!("{boot_id} {} {} {stop_order} {name}\n", id.pid, id.start_ticks).as_bytes())
     }
 }
 
 fn open(path: &Path) -> io::Result<File> {
-    File::options()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(path)
+    File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
 }
 
 fn parse(line: &str, boot_id: &str) -> Option<Entry> {
@@ -114,15 +86,8 @@ fn parse(line: &str, boot_id: &str) -> Option<Entry> {
     if words.next()? != boot_id {
         return None;
     }
-    let id = ProcessId {
-        pid: words.next()?.parse().ok()?,
-        start_ticks: words.next()?.parse().ok()?,
-    };
-    Some(Entry {
-        id,
-        stop_order: words.next()?.parse().ok()?,
-        name: words.next()?.to_owned(),
-    })
+    let id = ProcessId { pid: words.next()?.parse().ok()?, start_ticks: words.next()?.parse().ok()? };
+    Some(Entry { id, stop_order: words.next()?.parse().ok()?, name: words.next()?.to_owned() })
 }
 
 #[cfg(test)]
@@ -131,14 +96,7 @@ mod tests {
 
     #[test]
     fn lines_of_another_boot_and_torn_lines_are_passed_over() {
-        let entry = Entry {
-            id: ProcessId {
-                pid: 7,
-                start_ticks: 99,
-            },
-            stop_order: 90,
-            name: "btcd".to_owned(),
-        };
+        let entry = Entry { id: ProcessId { pid: 7, start_ticks: 99 }, stop_order: 90, name: "btcd".to_owned() };
         assert_eq!(parse("here 7 99 90 btcd", "here"), Some(entry));
         assert_eq!(parse("there 7 99 90 btcd", "here"), None);
         assert_eq!(parse("here 7 99", "here"), None);
@@ -151,27 +109,11 @@ mod tests {
         let me = ProcessId::of(std::process::id().cast_signed()).unwrap();
         let mut first = Record::try_lock(&path).unwrap().unwrap();
         first.add(me, 10, "me").unwrap();
-        first
-            .add(
-                ProcessId {
-                    start_ticks: me.start_ticks + 1,
-                    ..me
-                },
-                10,
-                "gone",
-            )
-            .unwrap();
+        first.add(ProcessId { start_ticks: me.start_ticks + 1, ..me }, 10, "gone").unwrap();
         assert!(Record::try_lock(&path).unwrap().is_none());
         drop(first);
         let mut second = Record::try_lock(&path).unwrap().unwrap();
-        assert_eq!(
-            second.alive(),
-            [Entry {
-                id: me,
-                stop_order: 10,
-                name: "me".to_owned()
-            }]
-        );
+        assert_eq!(second.alive(), [Entry { id: me, stop_order: 10, name: "me".to_owned() }]);
         second.clear().unwrap();
         drop(second);
         assert!(Record::try_lock(&path).unwrap().unwrap().alive().is_empty());

@@ -57,9 +57,7 @@ pub struct ReaperArgs {
 ///
 /// Builds a runtime of its own: call it from `main` before anything else is set up.
 pub fn run(args: &ReaperArgs) -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let result = runtime.and_then(|runtime| {
         let result = runtime.block_on(supervise(args));
         // Not dropped: that would wait for a thread that may be waiting for the record's lock.
@@ -86,12 +84,8 @@ async fn supervise(args: &ReaperArgs) -> io::Result<()> {
     let (requests, replies) = UnixStream::from_std(socket)?.into_split();
     let mut requests = BufReader::new(requests).lines();
 
-    let mut supervisor = Supervisor {
-        replies,
-        children: HashMap::new(),
-        record: None,
-        grace: Duration::from_millis(args.grace_ms),
-    };
+    let mut supervisor =
+        Supervisor { replies, children: HashMap::new(), record: None, grace: Duration::from_millis(args.grace_ms) };
     if let Some(path) = &args.record {
         let Some(mut record) = supervisor.lock(path, &mut requests, &mut signals).await? else {
             return Ok(());
@@ -101,9 +95,7 @@ async fn supervise(args: &ReaperArgs) -> io::Result<()> {
         supervisor.record = Some(record);
     }
     supervisor.say(&Message::Ready).await;
-    supervisor
-        .serve(&mut requests, &mut children_end, &mut signals)
-        .await;
+    supervisor.serve(&mut requests, &mut children_end, &mut signals).await;
     supervisor.stop_all().await;
     Ok(())
 }
@@ -169,24 +161,10 @@ impl Supervisor {
     /// Ends what an earlier reaper, killed itself, left behind.
     async fn end_leftovers(&mut self, record: &Record) {
         let left = record.alive();
-        for order in left
-            .iter()
-            .map(|entry| entry.stop_order)
-            .collect::<BTreeSet<_>>()
-        {
-            let entries: Vec<_> = left
-                .iter()
-                .filter(|entry| entry.stop_order == order)
-                .collect();
-            self.say(&Message::Stopping {
-                names: entries.iter().map(|entry| entry.name.clone()).collect(),
-            })
-            .await;
-            end(
-                &entries.iter().map(|entry| entry.id).collect::<Vec<_>>(),
-                self.grace,
-            )
-            .await;
+        for order in left.iter().map(|entry| entry.stop_order).collect::<BTreeSet<_>>() {
+            let entries: Vec<_> = left.iter().filter(|entry| entry.stop_order == order).collect();
+            self.say(&Message::Stopping { names: entries.iter().map(|entry| entry.name.clone()).collect() }).await;
+            end(&entries.iter().map(|entry| entry.id).collect::<Vec<_>>(), self.grace).await;
         }
     }
 
@@ -219,22 +197,15 @@ impl Supervisor {
         let message = match request {
             Request::Spawn { id, spawn } => match self.spawn(&spawn) {
                 Ok(pid) => Message::Spawned { id, pid },
-                Err(error) => Message::Failed {
-                    id,
-                    error: format!("cannot start {}: {error}", spawn.program.display()),
-                },
+                Err(error) => {
+                    Message::Failed { id, error: format!("cannot start {}: {error}", spawn.program.display()) }
+                }
             },
             Request::Signal { id, pid, signal } => match send_to_descendant(pid, signal) {
                 Ok(()) => Message::Done { id },
-                Err(error) => Message::Failed {
-                    id,
-                    error: error.to_string(),
-                },
+                Err(error) => Message::Failed { id, error: error.to_string() },
             },
-            Request::List { id } => Message::Listed {
-                id,
-                descendants: list(),
-            },
+            Request::List { id } => Message::Listed { id, descendants: list() },
             Request::Stop { .. } => return,
         };
         self.say(&message).await;
@@ -242,15 +213,9 @@ impl Supervisor {
 
     fn spawn(&mut self, spawn: &Spawn) -> io::Result<i32> {
         let mut command = Command::new(&spawn.program);
-        command
-            .args(&spawn.args)
-            .envs(spawn.env.iter().map(|(name, value)| (name, value)));
+        command.args(&spawn.args).envs(spawn.env.iter().map(|(name, value)| (name, value)));
         // A group of its own: Ctrl-C in the owner's terminal is for the owner, which stops things in order.
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .process_group(0);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
         if let Some(dir) = &spawn.dir {
             command.current_dir(dir);
         }
@@ -260,13 +225,7 @@ impl Supervisor {
         }
         // The std handle is dropped: `collect` waits for all children alike.
         let pid = command.spawn()?.id().cast_signed();
-        self.children.insert(
-            pid,
-            Child {
-                name: spawn.name.clone(),
-                stop_order: spawn.stop_order,
-            },
-        );
+        self.children.insert(pid, Child { name: spawn.name.clone(), stop_order: spawn.stop_order });
         if let (Some(record), Some(id)) = (&mut self.record, ProcessId::of(pid)) {
             record.add(id, spawn.stop_order, &spawn.name)?;
         }
@@ -294,25 +253,15 @@ impl Supervisor {
         let mut stuck = HashSet::new();
         loop {
             self.collect().await;
-            let mut left: Vec<ProcessId> = descendants(own_pid())
-                .into_iter()
-                .map(|process| process.id)
-                .collect();
+            let mut left: Vec<ProcessId> = descendants(own_pid()).into_iter().map(|process| process.id).collect();
             left.retain(|id| !stuck.contains(id));
             let Some(order) = left.iter().map(|id| self.order_of(id.pid)).min() else {
                 return;
             };
             left.retain(|id| self.order_of(id.pid) == order);
-            self.say(&Message::Stopping {
-                names: left.iter().map(|id| self.name_of(id.pid)).collect(),
-            })
-            .await;
+            self.say(&Message::Stopping { names: left.iter().map(|id| self.name_of(id.pid)).collect() }).await;
             // What appears after its order had its turn gets no second one.
-            let grace = if done == Some(order) {
-                Duration::ZERO
-            } else {
-                self.grace
-            };
+            let grace = if done == Some(order) { Duration::ZERO } else { self.grace };
             if !end(&left, grace).await {
                 stuck.extend(left);
             }
@@ -321,15 +270,11 @@ impl Supervisor {
     }
 
     fn order_of(&self, pid: i32) -> u32 {
-        self.children
-            .get(&pid)
-            .map_or(ADOPTED_ORDER, |child| child.stop_order)
+        self.children.get(&pid).map_or(ADOPTED_ORDER, |child| child.stop_order)
     }
 
     fn name_of(&self, pid: i32) -> String {
-        self.children
-            .get(&pid)
-            .map_or_else(|| format!("process {pid}"), |child| child.name.clone())
+        self.children.get(&pid).map_or_else(|| format!("process {pid}"), |child| child.name.clone())
     }
 
     /// Tells the owner; that it may be gone is the normal case at the end.
@@ -375,9 +320,7 @@ async fn all_ended(ids: &[ProcessId], within: Duration) -> bool {
 
 fn send_to_descendant(pid: i32, signal: i32) -> io::Result<()> {
     let signal = Signal::from_named_raw(signal).ok_or(io::ErrorKind::InvalidInput)?;
-    let process = descendants(own_pid())
-        .into_iter()
-        .find(|process| process.id.pid == pid);
+    let process = descendants(own_pid()).into_iter().find(|process| process.id.pid == pid);
     process.ok_or(io::ErrorKind::NotFound)?.id.signal(signal)
 }
 
@@ -396,9 +339,5 @@ fn own_pid() -> i32 {
 
 fn open_log(path: &std::path::Path) -> io::Result<File> {
     use std::os::unix::fs::OpenOptionsExt;
-    File::options()
-        .append(true)
-        .create(true)
-        .mode(0o600)
-        .open(path)
+    File::options().append(true).create(true).mode(0o600).open(path)
 }

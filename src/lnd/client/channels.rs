@@ -9,13 +9,9 @@ use crate::lnd::macaroon::Macaroon;
 use crate::lnd::proto::lnrpc::{self, close_status_update, open_status_update};
 
 impl LndClient {
-    pub async fn channel_balance(
-        &self,
-        macaroon: &Macaroon,
-    ) -> Result<lnrpc::ChannelBalanceResponse, LndError> {
+    pub async fn channel_balance(&self, macaroon: &Macaroon) -> Result<lnrpc::ChannelBalanceResponse, LndError> {
         let request = request(macaroon, lnrpc::ChannelBalanceRequest {})?;
-        self.unary(READ, self.lightning().channel_balance(request))
-            .await
+        self.unary(READ, self.lightning().channel_balance(request)).await
     }
 
     pub async fn list_channels(
@@ -24,17 +20,12 @@ impl LndClient {
         ask: lnrpc::ListChannelsRequest,
     ) -> Result<lnrpc::ListChannelsResponse, LndError> {
         let request = request(macaroon, ask)?;
-        self.unary(READ, self.lightning().list_channels(request))
-            .await
+        self.unary(READ, self.lightning().list_channels(request)).await
     }
 
-    pub async fn pending_channels(
-        &self,
-        macaroon: &Macaroon,
-    ) -> Result<lnrpc::PendingChannelsResponse, LndError> {
+    pub async fn pending_channels(&self, macaroon: &Macaroon) -> Result<lnrpc::PendingChannelsResponse, LndError> {
         let request = request(macaroon, lnrpc::PendingChannelsRequest::default())?;
-        self.unary(READ, self.lightning().pending_channels(request))
-            .await
+        self.unary(READ, self.lightning().pending_channels(request)).await
     }
 
     pub async fn closed_channels(
@@ -43,20 +34,14 @@ impl LndClient {
         ask: lnrpc::ClosedChannelsRequest,
     ) -> Result<lnrpc::ClosedChannelsResponse, LndError> {
         let request = request(macaroon, ask)?;
-        self.unary(READ, self.lightning().closed_channels(request))
-            .await
+        self.unary(READ, self.lightning().closed_channels(request)).await
     }
 
     /// What happens to channels from now on.
-    pub fn channel_events(
-        &self,
-        macaroon: &Macaroon,
-    ) -> Result<Updates<lnrpc::ChannelEventUpdate>, LndError> {
+    pub fn channel_events(&self, macaroon: &Macaroon) -> Result<Updates<lnrpc::ChannelEventUpdate>, LndError> {
         let request = request(macaroon, lnrpc::ChannelEventSubscription {})?;
         let mut client = self.lightning();
-        Ok(Updates::new(async move {
-            client.subscribe_channel_events(request).await
-        }))
+        Ok(Updates::new(async move { client.subscribe_channel_events(request).await }))
     }
 
     /// Opens a channel and returns its point once the funding transaction is published.
@@ -72,10 +57,7 @@ impl LndClient {
         self.timed(SLOW, async {
             while let Some(update) = updates.next().await? {
                 if let Some(open_status_update::Update::ChanPending(pending)) = update.update {
-                    return Ok(OutPoint {
-                        txid: txid(&pending.txid)?,
-                        vout: pending.output_index,
-                    });
+                    return Ok(OutPoint { txid: txid(&pending.txid)?, vout: pending.output_index });
                 }
             }
             Err(LndError::unexpected("the opening ended without a word"))
@@ -91,20 +73,14 @@ impl LndClient {
     ) -> Result<Updates<lnrpc::OpenStatusUpdate>, LndError> {
         let request = request(macaroon, ask)?;
         let mut client = self.lightning();
-        Ok(Updates::new(
-            async move { client.open_channel(request).await },
-        ))
+        Ok(Updates::new(async move { client.open_channel(request).await }))
     }
 
     /// Closes a channel and returns the closing transaction once it is published. With `no_wait` payments under way
     /// are waited for, without it they are an error.
     ///
     /// An error of kind `Unknown` leaves open whether the close goes on: look into PendingChannels.
-    pub async fn close_channel(
-        &self,
-        macaroon: &Macaroon,
-        ask: lnrpc::CloseChannelRequest,
-    ) -> Result<Txid, LndError> {
+    pub async fn close_channel(&self, macaroon: &Macaroon, ask: lnrpc::CloseChannelRequest) -> Result<Txid, LndError> {
         let request = request(macaroon, ask)?;
         let mut client = self.lightning();
         let mut updates = Updates::new(async move { client.close_channel(request).await });
@@ -129,21 +105,14 @@ impl LndClient {
 impl From<OutPoint> for lnrpc::ChannelPoint {
     fn from(point: OutPoint) -> Self {
         let txid = point.txid.to_byte_array().to_vec();
-        Self {
-            funding_txid: Some(lnrpc::channel_point::FundingTxid::FundingTxidBytes(txid)),
-            output_index: point.vout,
-        }
+        Self { funding_txid: Some(lnrpc::channel_point::FundingTxid::FundingTxidBytes(txid)), output_index: point.vout }
     }
 }
 
 impl From<OutPoint> for lnrpc::OutPoint {
     fn from(point: OutPoint) -> Self {
         let txid_bytes = point.txid.to_byte_array().to_vec();
-        Self {
-            txid_bytes,
-            txid_str: point.txid.to_string(),
-            output_index: point.vout,
-        }
+        Self { txid_bytes, txid_str: point.txid.to_string(), output_index: point.vout }
     }
 }
 

@@ -13,25 +13,18 @@ impl LndClient {
 
     pub async fn version(&self, macaroon: &Macaroon) -> Result<verrpc::Version, LndError> {
         let request = request(macaroon, verrpc::VersionRequest {})?;
-        self.unary(READ, self.versioner().get_version(request))
-            .await
+        self.unary(READ, self.versioner().get_version(request)).await
     }
 
-    pub async fn recovery_info(
-        &self,
-        macaroon: &Macaroon,
-    ) -> Result<lnrpc::GetRecoveryInfoResponse, LndError> {
+    pub async fn recovery_info(&self, macaroon: &Macaroon) -> Result<lnrpc::GetRecoveryInfoResponse, LndError> {
         let request = request(macaroon, lnrpc::GetRecoveryInfoRequest {})?;
-        self.unary(READ, self.lightning().get_recovery_info(request))
-            .await
+        self.unary(READ, self.lightning().get_recovery_info(request)).await
     }
 
     /// Asks lnd to stop. The answer comes before it has: wait for the process to exit. Refused during recovery.
     pub async fn stop_daemon(&self, macaroon: &Macaroon) -> Result<(), LndError> {
         let request = request(macaroon, lnrpc::StopRequest {})?;
-        self.unary(WRITE, self.lightning().stop_daemon(request))
-            .await
-            .map(drop)
+        self.unary(WRITE, self.lightning().stop_daemon(request)).await.map(drop)
     }
 
     pub async fn list_peers(
@@ -54,18 +47,10 @@ impl LndClient {
     ) -> Result<lnrpc::ConnectPeerResponse, LndError> {
         /// A little less than the deadline, so that lnd tells the reason.
         const TIMEOUT_SECONDS: u64 = 25;
-        let addr = lnrpc::LightningAddress {
-            pubkey: pubkey.to_owned(),
-            host: host.to_owned(),
-        };
-        let ask = lnrpc::ConnectPeerRequest {
-            addr: Some(addr),
-            perm,
-            timeout: TIMEOUT_SECONDS,
-        };
+        let addr = lnrpc::LightningAddress { pubkey: pubkey.to_owned(), host: host.to_owned() };
+        let ask = lnrpc::ConnectPeerRequest { addr: Some(addr), perm, timeout: TIMEOUT_SECONDS };
         let request = request(macaroon, ask)?;
-        self.unary(WRITE, self.lightning().connect_peer(request))
-            .await
+        self.unary(WRITE, self.lightning().connect_peer(request)).await
     }
 
     /// Disconnects from `pubkey` (hex), which cancels channel reservations with it as well.
@@ -75,31 +60,15 @@ impl LndClient {
         macaroon: &Macaroon,
         pubkey: &str,
     ) -> Result<lnrpc::DisconnectPeerResponse, LndError> {
-        let request = request(
-            macaroon,
-            lnrpc::DisconnectPeerRequest {
-                pub_key: pubkey.to_owned(),
-            },
-        )?;
-        self.unary(WRITE, self.lightning().disconnect_peer(request))
-            .await
+        let request = request(macaroon, lnrpc::DisconnectPeerRequest { pub_key: pubkey.to_owned() })?;
+        self.unary(WRITE, self.lightning().disconnect_peer(request)).await
     }
 
     /// What the graph knows of `pubkey` (hex); `None` where it knows nothing.
-    pub async fn node_info(
-        &self,
-        macaroon: &Macaroon,
-        pubkey: &str,
-    ) -> Result<Option<lnrpc::NodeInfo>, LndError> {
-        let ask = lnrpc::NodeInfoRequest {
-            pub_key: pubkey.to_owned(),
-            ..Default::default()
-        };
+    pub async fn node_info(&self, macaroon: &Macaroon, pubkey: &str) -> Result<Option<lnrpc::NodeInfo>, LndError> {
+        let ask = lnrpc::NodeInfoRequest { pub_key: pubkey.to_owned(), ..Default::default() };
         let request = request(macaroon, ask)?;
-        found(
-            self.unary(READ, self.lightning().get_node_info(request))
-                .await,
-        )
+        found(self.unary(READ, self.lightning().get_node_info(request)).await)
     }
 
     /// A channel of the graph by its short id; `None` where the graph has none.
@@ -108,27 +77,14 @@ impl LndClient {
         macaroon: &Macaroon,
         chan_id: u64,
     ) -> Result<Option<lnrpc::ChannelEdge>, LndError> {
-        let request = request(
-            macaroon,
-            lnrpc::ChanInfoRequest {
-                chan_id,
-                ..Default::default()
-            },
-        )?;
-        found(
-            self.unary(READ, self.lightning().get_chan_info(request))
-                .await,
-        )
+        let request = request(macaroon, lnrpc::ChanInfoRequest { chan_id, ..Default::default() })?;
+        found(self.unary(READ, self.lightning().get_chan_info(request)).await)
     }
 
     /// The static backup of every channel, as of now.
-    pub async fn export_backups(
-        &self,
-        macaroon: &Macaroon,
-    ) -> Result<lnrpc::ChanBackupSnapshot, LndError> {
+    pub async fn export_backups(&self, macaroon: &Macaroon) -> Result<lnrpc::ChanBackupSnapshot, LndError> {
         let request = request(macaroon, lnrpc::ChanBackupExportRequest {})?;
-        self.unary(READ, self.lightning().export_all_channel_backups(request))
-            .await
+        self.unary(READ, self.lightning().export_all_channel_backups(request)).await
     }
 
     /// Which channels a `channel.backup` of this node covers; refused where it is not one.
@@ -137,29 +93,17 @@ impl LndClient {
         macaroon: &Macaroon,
         channel_backup: Vec<u8>,
     ) -> Result<lnrpc::VerifyChanBackupResponse, LndError> {
-        let multi = lnrpc::MultiChanBackup {
-            multi_chan_backup: channel_backup,
-            ..Default::default()
-        };
-        let ask = lnrpc::ChanBackupSnapshot {
-            multi_chan_backup: Some(multi),
-            single_chan_backups: None,
-        };
+        let multi = lnrpc::MultiChanBackup { multi_chan_backup: channel_backup, ..Default::default() };
+        let ask = lnrpc::ChanBackupSnapshot { multi_chan_backup: Some(multi), single_chan_backups: None };
         let request = request(macaroon, ask)?;
-        self.unary(SLOW, self.lightning().verify_chan_backup(request))
-            .await
+        self.unary(SLOW, self.lightning().verify_chan_backup(request)).await
     }
 
     /// Every change of the backup. The state before it is not sent: export after subscribing.
-    pub fn backup_updates(
-        &self,
-        macaroon: &Macaroon,
-    ) -> Result<Updates<lnrpc::ChanBackupSnapshot>, LndError> {
+    pub fn backup_updates(&self, macaroon: &Macaroon) -> Result<Updates<lnrpc::ChanBackupSnapshot>, LndError> {
         let request = request(macaroon, lnrpc::ChannelBackupSubscription {})?;
         let mut client = self.lightning();
-        Ok(Updates::new(async move {
-            client.subscribe_channel_backups(request).await
-        }))
+        Ok(Updates::new(async move { client.subscribe_channel_backups(request).await }))
     }
 }
 

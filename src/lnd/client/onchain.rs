@@ -11,13 +11,9 @@ use crate::lnd::macaroon::Macaroon;
 use crate::lnd::proto::{lnrpc, walletrpc};
 
 impl LndClient {
-    pub async fn wallet_balance(
-        &self,
-        macaroon: &Macaroon,
-    ) -> Result<lnrpc::WalletBalanceResponse, LndError> {
+    pub async fn wallet_balance(&self, macaroon: &Macaroon) -> Result<lnrpc::WalletBalanceResponse, LndError> {
         let request = request(macaroon, lnrpc::WalletBalanceRequest::default())?;
-        self.unary(READ, self.lightning().wallet_balance(request))
-            .await
+        self.unary(READ, self.lightning().wallet_balance(request)).await
     }
 
     pub async fn transactions(
@@ -26,26 +22,13 @@ impl LndClient {
         ask: lnrpc::GetTransactionsRequest,
     ) -> Result<lnrpc::TransactionDetails, LndError> {
         let request = request(macaroon, ask)?;
-        self.unary(READ, self.lightning().get_transactions(request))
-            .await
+        self.unary(READ, self.lightning().get_transactions(request)).await
     }
 
     /// A transaction of this wallet; `None` where the wallet has none of that id.
-    pub async fn transaction(
-        &self,
-        macaroon: &Macaroon,
-        txid: Txid,
-    ) -> Result<Option<lnrpc::Transaction>, LndError> {
-        let request = request(
-            macaroon,
-            walletrpc::GetTransactionRequest {
-                txid: txid.to_string(),
-            },
-        )?;
-        found(
-            self.unary(READ, self.wallet_kit().get_transaction(request))
-                .await,
-        )
+    pub async fn transaction(&self, macaroon: &Macaroon, txid: Txid) -> Result<Option<lnrpc::Transaction>, LndError> {
+        let request = request(macaroon, walletrpc::GetTransactionRequest { txid: txid.to_string() })?;
+        found(self.unary(READ, self.wallet_kit().get_transaction(request)).await)
     }
 
     /// An address that was never given out before.
@@ -54,31 +37,16 @@ impl LndClient {
         macaroon: &Macaroon,
         kind: lnrpc::AddressType,
     ) -> Result<lnrpc::NewAddressResponse, LndError> {
-        let ask = lnrpc::NewAddressRequest {
-            r#type: kind.into(),
-            account: String::new(),
-        };
+        let ask = lnrpc::NewAddressRequest { r#type: kind.into(), account: String::new() };
         let request = request(macaroon, ask)?;
-        self.unary(WRITE, self.lightning().new_address(request))
-            .await
+        self.unary(WRITE, self.lightning().new_address(request)).await
     }
 
     /// Outputs of the wallet that no lease holds, with at least `min_confs` confirmations.
-    pub async fn list_unspent(
-        &self,
-        macaroon: &Macaroon,
-        min_confs: i32,
-    ) -> Result<Vec<lnrpc::Utxo>, LndError> {
-        let ask = walletrpc::ListUnspentRequest {
-            min_confs,
-            max_confs: i32::MAX,
-            ..Default::default()
-        };
+    pub async fn list_unspent(&self, macaroon: &Macaroon, min_confs: i32) -> Result<Vec<lnrpc::Utxo>, LndError> {
+        let ask = walletrpc::ListUnspentRequest { min_confs, max_confs: i32::MAX, ..Default::default() };
         let request = request(macaroon, ask)?;
-        Ok(self
-            .unary(READ, self.wallet_kit().list_unspent(request))
-            .await?
-            .utxos)
+        Ok(self.unary(READ, self.wallet_kit().list_unspent(request)).await?.utxos)
     }
 
     /// What a send to these addresses would cost, with coins picked as a send would pick them.
@@ -88,8 +56,7 @@ impl LndClient {
         ask: lnrpc::EstimateFeeRequest,
     ) -> Result<lnrpc::EstimateFeeResponse, LndError> {
         let request = request(macaroon, ask)?;
-        self.unary(READ, self.lightning().estimate_fee(request))
-            .await
+        self.unary(READ, self.lightning().estimate_fee(request)).await
     }
 
     /// The fee rate for a confirmation within `target_conf` blocks.
@@ -98,30 +65,15 @@ impl LndClient {
         macaroon: &Macaroon,
         target_conf: i32,
     ) -> Result<walletrpc::EstimateFeeResponse, LndError> {
-        let request = request(
-            macaroon,
-            walletrpc::EstimateFeeRequest {
-                conf_target: target_conf,
-            },
-        )?;
-        self.unary(READ, self.wallet_kit().estimate_fee(request))
-            .await
+        let request = request(macaroon, walletrpc::EstimateFeeRequest { conf_target: target_conf })?;
+        self.unary(READ, self.wallet_kit().estimate_fee(request)).await
     }
 
     /// What the wallet keeps back for anchors, in sat, if that many public channels were added.
-    pub async fn required_reserve_sat(
-        &self,
-        macaroon: &Macaroon,
-        more_channels: u32,
-    ) -> Result<i64, LndError> {
-        let ask = walletrpc::RequiredReserveRequest {
-            additional_public_channels: more_channels,
-        };
+    pub async fn required_reserve_sat(&self, macaroon: &Macaroon, more_channels: u32) -> Result<i64, LndError> {
+        let ask = walletrpc::RequiredReserveRequest { additional_public_channels: more_channels };
         let request = request(macaroon, ask)?;
-        Ok(self
-            .unary(READ, self.wallet_kit().required_reserve(request))
-            .await?
-            .required_reserve)
+        Ok(self.unary(READ, self.wallet_kit().required_reserve(request)).await?.required_reserve)
     }
 
     /// Picks and leases inputs. With a `custom_lock_id` the leases can be found again, and let go, by it.
@@ -131,8 +83,7 @@ impl LndClient {
         ask: walletrpc::FundPsbtRequest,
     ) -> Result<walletrpc::FundPsbtResponse, LndError> {
         let request = request(macaroon, ask)?;
-        self.unary(WRITE, self.wallet_kit().fund_psbt(request))
-            .await
+        self.unary(WRITE, self.wallet_kit().fund_psbt(request)).await
     }
 
     /// Signs a funded PSBT. Nothing is published.
@@ -141,67 +92,33 @@ impl LndClient {
         macaroon: &Macaroon,
         funded_psbt: Vec<u8>,
     ) -> Result<walletrpc::FinalizePsbtResponse, LndError> {
-        let request = request(
-            macaroon,
-            walletrpc::FinalizePsbtRequest {
-                funded_psbt,
-                account: String::new(),
-            },
-        )?;
-        self.unary(WRITE, self.wallet_kit().finalize_psbt(request))
-            .await
+        let request = request(macaroon, walletrpc::FinalizePsbtRequest { funded_psbt, account: String::new() })?;
+        self.unary(WRITE, self.wallet_kit().finalize_psbt(request)).await
     }
 
     /// Publishes a raw transaction; harmless to repeat, also when it is known or confirmed already. An error that
     /// lnd reports inside its answer is an error here.
-    pub async fn publish_transaction(
-        &self,
-        macaroon: &Macaroon,
-        raw_tx: Vec<u8>,
-        label: &str,
-    ) -> Result<(), LndError> {
-        let ask = walletrpc::Transaction {
-            tx_hex: raw_tx,
-            label: label.to_owned(),
-        };
+    pub async fn publish_transaction(&self, macaroon: &Macaroon, raw_tx: Vec<u8>, label: &str) -> Result<(), LndError> {
+        let ask = walletrpc::Transaction { tx_hex: raw_tx, label: label.to_owned() };
         let request = request(macaroon, ask)?;
-        let answer = self
-            .unary(WRITE, self.wallet_kit().publish_transaction(request))
-            .await?;
+        let answer = self.unary(WRITE, self.wallet_kit().publish_transaction(request)).await?;
         if answer.publish_error.is_empty() {
             return Ok(());
         }
         Err(LndError::new(LndErrorKind::Refused, answer.publish_error))
     }
 
-    pub async fn label_transaction(
-        &self,
-        macaroon: &Macaroon,
-        txid: Txid,
-        label: &str,
-    ) -> Result<(), LndError> {
+    pub async fn label_transaction(&self, macaroon: &Macaroon, txid: Txid, label: &str) -> Result<(), LndError> {
         let txid = txid.to_byte_array().to_vec();
-        let ask = walletrpc::LabelTransactionRequest {
-            txid,
-            label: label.to_owned(),
-            overwrite: true,
-        };
+        let ask = walletrpc::LabelTransactionRequest { txid, label: label.to_owned(), overwrite: true };
         let request = request(macaroon, ask)?;
-        self.unary(WRITE, self.wallet_kit().label_transaction(request))
-            .await
-            .map(drop)
+        self.unary(WRITE, self.wallet_kit().label_transaction(request)).await.map(drop)
     }
 
     /// Every leased output.
-    pub async fn list_leases(
-        &self,
-        macaroon: &Macaroon,
-    ) -> Result<Vec<walletrpc::UtxoLease>, LndError> {
+    pub async fn list_leases(&self, macaroon: &Macaroon) -> Result<Vec<walletrpc::UtxoLease>, LndError> {
         let request = request(macaroon, walletrpc::ListLeasesRequest {})?;
-        Ok(self
-            .unary(READ, self.wallet_kit().list_leases(request))
-            .await?
-            .locked_utxos)
+        Ok(self.unary(READ, self.wallet_kit().list_leases(request)).await?.locked_utxos)
     }
 
     /// Keeps an output out of every coin selection until the lease ends or is let go.
@@ -211,8 +128,7 @@ impl LndClient {
         ask: walletrpc::LeaseOutputRequest,
     ) -> Result<walletrpc::LeaseOutputResponse, LndError> {
         let request = request(macaroon, ask)?;
-        self.unary(WRITE, self.wallet_kit().lease_output(request))
-            .await
+        self.unary(WRITE, self.wallet_kit().lease_output(request)).await
     }
 
     /// Lets a lease go. The id must be the one that took it.
@@ -222,16 +138,8 @@ impl LndClient {
         id: Vec<u8>,
         outpoint: lnrpc::OutPoint,
     ) -> Result<(), LndError> {
-        let request = request(
-            macaroon,
-            walletrpc::ReleaseOutputRequest {
-                id,
-                outpoint: Some(outpoint),
-            },
-        )?;
-        self.unary(WRITE, self.wallet_kit().release_output(request))
-            .await
-            .map(drop)
+        let request = request(macaroon, walletrpc::ReleaseOutputRequest { id, outpoint: Some(outpoint) })?;
+        self.unary(WRITE, self.wallet_kit().release_output(request)).await.map(drop)
     }
 
     /// Sends coins in one step, by lnd alone. Not repeatable: for tests and for spending to oneself.
@@ -241,7 +149,6 @@ impl LndClient {
         ask: lnrpc::SendCoinsRequest,
     ) -> Result<lnrpc::SendCoinsResponse, LndError> {
         let request = request(macaroon, ask)?;
-        self.unary(WRITE, self.lightning().send_coins(request))
-            .await
+        self.unary(WRITE, self.lightning().send_coins(request)).await
     }
 }

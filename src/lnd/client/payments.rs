@@ -16,8 +16,7 @@ impl LndClient {
         invoice: lnrpc::Invoice,
     ) -> Result<lnrpc::AddInvoiceResponse, LndError> {
         let request = request(macaroon, invoice)?;
-        self.unary(WRITE, self.lightning().add_invoice(request))
-            .await
+        self.unary(WRITE, self.lightning().add_invoice(request)).await
     }
 
     pub async fn lookup_invoice(
@@ -25,15 +24,9 @@ impl LndClient {
         macaroon: &Macaroon,
         payment_hash: [u8; 32],
     ) -> Result<Option<lnrpc::Invoice>, LndError> {
-        let ask = lnrpc::PaymentHash {
-            r_hash: payment_hash.to_vec(),
-            ..Default::default()
-        };
+        let ask = lnrpc::PaymentHash { r_hash: payment_hash.to_vec(), ..Default::default() };
         let request = request(macaroon, ask)?;
-        found(
-            self.unary(READ, self.lightning().lookup_invoice(request))
-                .await,
-        )
+        found(self.unary(READ, self.lightning().lookup_invoice(request)).await)
     }
 
     pub async fn list_invoices(
@@ -42,23 +35,12 @@ impl LndClient {
         ask: lnrpc::ListInvoiceRequest,
     ) -> Result<lnrpc::ListInvoiceResponse, LndError> {
         let request = request(macaroon, ask)?;
-        self.unary(READ, self.lightning().list_invoices(request))
-            .await
+        self.unary(READ, self.lightning().list_invoices(request)).await
     }
 
-    pub async fn decode_pay_req(
-        &self,
-        macaroon: &Macaroon,
-        pay_req: &str,
-    ) -> Result<lnrpc::PayReq, LndError> {
-        let request = request(
-            macaroon,
-            lnrpc::PayReqString {
-                pay_req: pay_req.to_owned(),
-            },
-        )?;
-        self.unary(READ, self.lightning().decode_pay_req(request))
-            .await
+    pub async fn decode_pay_req(&self, macaroon: &Macaroon, pay_req: &str) -> Result<lnrpc::PayReq, LndError> {
+        let request = request(macaroon, lnrpc::PayReqString { pay_req: pay_req.to_owned() })?;
+        self.unary(READ, self.lightning().decode_pay_req(request)).await
     }
 
     pub async fn list_payments(
@@ -67,8 +49,7 @@ impl LndClient {
         ask: lnrpc::ListPaymentsRequest,
     ) -> Result<lnrpc::ListPaymentsResponse, LndError> {
         let request = request(macaroon, ask)?;
-        self.unary(READ, self.lightning().list_payments(request))
-            .await
+        self.unary(READ, self.lightning().list_payments(request)).await
     }
 
     /// Starts a payment and follows it to its end, which is [`is_final`]. It goes on when this is dropped.
@@ -81,9 +62,7 @@ impl LndClient {
     ) -> Result<Updates<lnrpc::Payment>, LndError> {
         let request = request(macaroon, ask)?;
         let mut client = self.router();
-        Ok(Updates::new(async move {
-            client.send_payment_v2(request).await
-        }))
+        Ok(Updates::new(async move { client.send_payment_v2(request).await }))
     }
 
     /// Follows a payment that was started before, from its state now to its end.
@@ -92,15 +71,10 @@ impl LndClient {
         macaroon: &Macaroon,
         payment_hash: [u8; 32],
     ) -> Result<Updates<lnrpc::Payment>, LndError> {
-        let ask = routerrpc::TrackPaymentRequest {
-            payment_hash: payment_hash.to_vec(),
-            no_inflight_updates: false,
-        };
+        let ask = routerrpc::TrackPaymentRequest { payment_hash: payment_hash.to_vec(), no_inflight_updates: false };
         let request = request(macaroon, ask)?;
         let mut client = self.router();
-        Ok(Updates::new(async move {
-            client.track_payment_v2(request).await
-        }))
+        Ok(Updates::new(async move { client.track_payment_v2(request).await }))
     }
 
     /// The payment as it is now; `None` where this node never tried to pay the hash.
@@ -112,10 +86,7 @@ impl LndClient {
         let mut updates = self.track_payment(macaroon, payment_hash)?;
         let first = self
             .timed(READ, async {
-                updates
-                    .next()
-                    .await?
-                    .ok_or_else(|| LndError::unexpected("the node said nothing of the payment"))
+                updates.next().await?.ok_or_else(|| LndError::unexpected("the node said nothing of the payment"))
             })
             .await;
         found(first)
@@ -128,25 +99,19 @@ impl LndClient {
         ask: routerrpc::RouteFeeRequest,
     ) -> Result<routerrpc::RouteFeeResponse, LndError> {
         let request = request(macaroon, ask)?;
-        self.unary(SLOW, self.router().estimate_route_fee(request))
-            .await
+        self.unary(SLOW, self.router().estimate_route_fee(request)).await
     }
 
     /// Makes the router forget which ways failed.
     pub async fn reset_mission_control(&self, macaroon: &Macaroon) -> Result<(), LndError> {
         let request = request(macaroon, routerrpc::ResetMissionControlRequest {})?;
-        self.unary(WRITE, self.router().reset_mission_control(request))
-            .await
-            .map(drop)
+        self.unary(WRITE, self.router().reset_mission_control(request)).await.map(drop)
     }
 }
 
 impl lnrpc::Payment {
     /// Whether it succeeded or failed for good; a failed one may be tried again as a new attempt.
     pub fn is_final(&self) -> bool {
-        matches!(
-            self.status(),
-            PaymentStatus::Succeeded | PaymentStatus::Failed
-        )
+        matches!(self.status(), PaymentStatus::Succeeded | PaymentStatus::Failed)
     }
 }

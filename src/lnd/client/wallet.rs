@@ -28,9 +28,7 @@ impl fmt::Debug for NewWallet<'_> {
 impl LndClient {
     pub async fn wallet_state(&self) -> Result<WalletState, LndError> {
         let request = Request::new(lnrpc::GetStateRequest {});
-        let answer = self
-            .unary(READ, self.state_service().get_state(request))
-            .await?;
+        let answer = self.unary(READ, self.state_service().get_state(request)).await?;
         known(answer.state)
     }
 
@@ -43,10 +41,7 @@ impl LndClient {
 
     /// Waits until the state is one that `reached` accepts, by default for a minute. Past the deadline the error's
     /// kind tells how far lnd came; an lnd that does not listen yet is `Unreachable` at once.
-    pub async fn wait_state(
-        &self,
-        reached: impl Fn(WalletState) -> bool,
-    ) -> Result<WalletState, LndError> {
+    pub async fn wait_state(&self, reached: impl Fn(WalletState) -> bool) -> Result<WalletState, LndError> {
         let mut last = None;
         let mut states = self.wallet_states();
         let waited = self.timed(SLOW, async {
@@ -57,33 +52,20 @@ impl LndClient {
                     return Ok(state);
                 }
             }
-            Err(LndError::unexpected(
-                "the node ended the stream of its states",
-            ))
+            Err(LndError::unexpected("the node ended the stream of its states"))
         });
         let outcome = waited.await;
         match (outcome, last) {
-            (Err(error), Some(state)) if error.kind == LndErrorKind::Unknown => {
-                Err(not_reached(state, error))
-            }
+            (Err(error), Some(state)) if error.kind == LndErrorKind::Unknown => Err(not_reached(state, error)),
             (outcome, _) => outcome,
         }
     }
 
     /// Makes a seed from 16 bytes of entropy; nothing is kept by lnd. The words are separated by blanks.
     pub async fn gen_seed(&self, entropy: &[u8; 16]) -> Result<Zeroizing<String>, LndError> {
-        let ask = lnrpc::GenSeedRequest {
-            seed_entropy: entropy.to_vec(),
-            aezeed_passphrase: Vec::new(),
-        };
-        let answer = self
-            .unary(SLOW, self.unlocker().gen_seed(Request::new(ask)))
-            .await?;
-        let words: Vec<_> = answer
-            .cipher_seed_mnemonic
-            .into_iter()
-            .map(Zeroizing::new)
-            .collect();
+        let ask = lnrpc::GenSeedRequest { seed_entropy: entropy.to_vec(), aezeed_passphrase: Vec::new() };
+        let answer = self.unary(SLOW, self.unlocker().gen_seed(Request::new(ask))).await?;
+        let words: Vec<_> = answer.cipher_seed_mnemonic.into_iter().map(Zeroizing::new).collect();
         let mut mnemonic = Zeroizing::new(String::with_capacity(256));
         for word in &words {
             if !mnemonic.is_empty() {
@@ -102,22 +84,14 @@ impl LndClient {
     pub async fn init_wallet(&self, wallet: &NewWallet<'_>) -> Result<(), LndError> {
         let ask = lnrpc::InitWalletRequest {
             wallet_password: wallet.password.to_vec(),
-            cipher_seed_mnemonic: wallet
-                .mnemonic
-                .split_whitespace()
-                .map(str::to_owned)
-                .collect(),
+            cipher_seed_mnemonic: wallet.mnemonic.split_whitespace().map(str::to_owned).collect(),
             stateless_init: true,
             macaroon_root_key: wallet.macaroon_root_key.to_vec(),
             ..Default::default()
         };
-        let answer = self
-            .unary(SLOW, self.unlocker().init_wallet(Request::new(ask)))
-            .await?;
+        let answer = self.unary(SLOW, self.unlocker().init_wallet(Request::new(ask))).await?;
         if Zeroizing::new(answer.admin_macaroon).is_empty() {
-            return Err(LndError::unexpected(
-                "another call made the wallet at the same time",
-            ));
+            return Err(LndError::unexpected("another call made the wallet at the same time"));
         }
         Ok(())
     }
@@ -130,15 +104,12 @@ impl LndClient {
             stateless_init: true,
             ..Default::default()
         };
-        self.unary(SLOW, self.unlocker().unlock_wallet(Request::new(ask)))
-            .await
-            .map(drop)
+        self.unary(SLOW, self.unlocker().unlock_wallet(Request::new(ask))).await.map(drop)
     }
 }
 
 fn known(state: i32) -> Result<WalletState, LndError> {
-    WalletState::try_from(state)
-        .map_err(|_| LndError::unexpected(format!("the node is in a state {state}")))
+    WalletState::try_from(state).map_err(|_| LndError::unexpected(format!("the node is in a state {state}")))
 }
 
 /// What a state that was not left in time means for a call.
@@ -151,8 +122,5 @@ fn not_reached(state: WalletState, error: LndError) -> LndError {
         WalletState::WaitingToStart => LndErrorKind::WaitingToStart,
         WalletState::ServerActive => error.kind,
     };
-    LndError::new(
-        kind,
-        format!("{} (state {})", error.message, state.as_str_name()),
-    )
+    LndError::new(kind, format!("{} (state {})", error.message, state.as_str_name()))
 }

@@ -1,0 +1,17 @@
+//! The pure heart: ids, amounts, and the state machines of nodes, hosts and operations. It decides; it never acts. It
+//! imports nothing of its siblings but `error` and what is sealed.
+
+pub mod amount;
+pub mod app;
+pub mod host;
+pub mod ids;
+pub mod limits;
+pub mod network;
+pub mod node;
+pub mod operation;
+pub mod problem;
+pub mod work;
+
+pub use amount::{Msat, Sat};
+pub use ids::{AppId, HostId, KeyId, MasterId, NodeId, OperationId, Uuid};
+pub use network::Network;

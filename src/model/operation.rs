@@ -1,0 +1,130 @@
+//! Durable operations: work that is accepted once, survives every crash, and ends in exactly one way.
+
+use super::ids::{AppId, NodeId, OperationId, Uuid};
+use super::limits::Reservation;
+use super::problem::Refusal;
+use super::work::Work;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use time::OffsetDateTime;
+
+/// Where an operation is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum State {
+    /// Somebody works on it, or will.
+    Running,
+    /// Done, with what is shown.
+    Succeeded {
+        /// The result, as the API shows it.
+        result: Value,
+    },
+    /// It definitely did not happen.
+    Failed {
+        /// Why.
+        error: Refusal,
+    },
+    /// It can neither go on nor be undone without a person.
+    Parked {
+        /// Why.
+        error: Refusal,
+    },
+}
+
+impl State {
+    /// The name in the API.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Succeeded { .. } => "succeeded",
+            Self::Failed { .. } => "failed",
+            Self::Parked { .. } => "parked",
+        }
+    }
+}
+
+/// An operation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Operation {
+    /// Its name.
+    pub id: OperationId,
+    /// The app and user it is for; none for the deployment's own.
+    pub owner: Option<Owner>,
+    /// The node it works on; none for the treasury's.
+    pub node: Option<NodeId>,
+    /// What is to be done and how far it is.
+    pub work: Work,
+    /// Where it is.
+    pub state: State,
+    /// What is going on, for a person.
+    pub progress: String,
+    /// What was set aside for it, while it was not released.
+    pub reservation: Option<Reservation>,
+    /// When it was accepted.
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+    /// When it last changed.
+    #[serde(with = "time::serde::rfc3339")]
+    pub updated_at: OffsetDateTime,
+}
+
+/// Whose operation it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owner {
+    /// The app.
+    pub app: AppId,
+    /// The user.
+    pub uuid: Uuid,
+}
+
+/// The claim under which the treasury's operations run.
+pub const TREASURY: &str = "treasury";
+
+impl Operation {
+    /// Whether somebody has to work on it.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.state == State::Running
+    }
+
+    /// The subject of the claim under which it runs.
+    #[must_use]
+    pub fn subject(&self) -> &str {
+        self.node.as_ref().map_or(TREASURY, NodeId::as_str)
+    }
+}
+
+/// What an Idempotency-Key stands for: (API key, Idempotency-Key) → the request and its answer. Its id is a digest.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct IdempotencyRecord {
+    /// The digest that is its id.
+    pub id: String,
+    /// SHA-256 of the canonical request (route and parameters), hexadecimal.
+    pub request_sha256: String,
+    /// What came of it.
+    pub outcome: IdempotentOutcome,
+    /// When the key was first seen.
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+}
+
+/// What came of a request with an Idempotency-Key.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum IdempotentOutcome {
+    /// It is being worked on (calls that are no operations).
+    InFlight,
+    /// It became this operation.
+    Operation {
+        /// The operation.
+        operation: OperationId,
+    },
+    /// It was answered.
+    Answered {
+        /// The status.
+        status: u16,
+        /// The body.
+        body: Value,
+    },
+}

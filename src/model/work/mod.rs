@@ -1,0 +1,57 @@
+//! What operations do, step by step. Every step is one effect outside the Store (or none); what was decided is in the
+//! step's data, so that the effect can be repeated. The names of the steps are enumerated for the tests that kill at each.
+
+pub mod close;
+pub mod create;
+pub mod delete;
+pub mod onchain;
+pub mod pay;
+
+use serde::{Deserialize, Serialize};
+
+/// The kinds of work, each with its parameters and its step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Work {
+    /// Give a user a node.
+    Create(create::Create),
+    /// Pay an invoice.
+    Pay(pay::Pay),
+    /// Close a channel.
+    #[serde(rename = "closechannel")]
+    Close(close::Close),
+    /// Send on-chain.
+    Withdraw(onchain::Withdraw),
+    /// Take a node out of service.
+    Delete(delete::Delete),
+    /// The treasury funds new wallets in one transaction.
+    Funding(onchain::FundingBatch),
+}
+
+impl Work {
+    /// The name in the API.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Create(_) => "create",
+            Self::Pay(_) => "pay",
+            Self::Close(_) => "closechannel",
+            Self::Withdraw(_) => "withdraw",
+            Self::Delete(_) => "delete",
+            Self::Funding(_) => "funding",
+        }
+    }
+
+    /// The name of the step it is at.
+    #[must_use]
+    pub fn step(&self) -> &'static str {
+        match self {
+            Self::Create(w) => w.step.name(),
+            Self::Pay(w) => w.step.name(),
+            Self::Close(w) => w.step.name(),
+            Self::Withdraw(w) => w.step.name(),
+            Self::Delete(w) => w.step.name(),
+            Self::Funding(w) => w.step.name(),
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! Which document each part of the model is kept as, and what it can be found by.
+
+use super::IndexEntry;
+use super::repo::Entity;
+use crate::model::app::{ApiKeyRecord, App};
+use crate::model::host::Host;
+use crate::model::limits::Usage;
+use crate::model::node::{Backup, BackupHead, Claim, ClosePointer, Heartbeat, Node, NodeName, PaymentPointer, Runtime};
+use crate::model::operation::{IdempotencyRecord, Operation};
+use crate::model::work::create::FundingRequest;
+
+fn entry(name: &'static str, value: impl Into<String>) -> IndexEntry {
+    IndexEntry { name, value: value.into() }
+}
+
+impl Entity for App {
+    const COLLECTION: &'static str = "apps";
+    fn id(&self) -> String {
+        self.id.to_string()
+    }
+}
+
+impl Entity for ApiKeyRecord {
+    const COLLECTION: &'static str = "api_keys";
+    fn id(&self) -> String {
+        self.id.to_string()
+    }
+    fn index(&self) -> Vec<IndexEntry> {
+        self.app.iter().map(|app| entry("app", app.as_str())).collect()
+    }
+}
+
+impl Entity for Host {
+    const COLLECTION: &'static str = "hosts";
+    fn id(&self) -> String {
+        self.id.to_string()
+    }
+}
+
+impl Entity for Usage {
+    const COLLECTION: &'static str = "usage";
+    fn id(&self) -> String {
+        self.subject.clone()
+    }
+}
+
+impl Entity for Node {
+    const COLLECTION: &'static str = "nodes";
+    fn id(&self) -> String {
+        self.id.to_string()
+    }
+    /// `app`: every node of an app. `host`: every node on a host.
+    fn index(&self) -> Vec<IndexEntry> {
+        let mut index = vec![entry("app", self.app.as_str())];
+        index.extend(self.placement.iter().map(|p| entry("host", p.host.as_str())));
+        index.extend(self.identity_pubkey.iter().map(|pubkey| entry("pubkey", pubkey)));
+        index
+    }
+}
+
+impl Entity for NodeName {
+    const COLLECTION: &'static str = "node_names";
+    fn id(&self) -> String {
+        Self::id_of(&self.app, &self.uuid)
+    }
+}
+
+impl Entity for Runtime {
+    const COLLECTION: &'static str = "runtimes";
+    fn id(&self) -> String {
+        self.node.to_string()
+    }
+}
+
+impl Entity for Backup {
+    const COLLECTION: &'static str = "backups";
+    fn id(&self) -> String {
+        format!("{}-{:010}", self.node, self.number)
+    }
+    fn index(&self) -> Vec<IndexEntry> {
+        vec![entry("node", self.node.as_str())]
+    }
+}
+
+impl Entity for BackupHead {
+    const COLLECTION: &'static str = "backup_heads";
+    fn id(&self) -> String {
+        self.node.to_string()
+    }
+}
+
+impl Entity for ClosePointer {
+    const COLLECTION: &'static str = "closes";
+    fn id(&self) -> String {
+        Self::id_of(&self.node, &self.channel_point)
+    }
+}
+
+impl Entity for PaymentPointer {
+    const COLLECTION: &'static str = "payments";
+    fn id(&self) -> String {
+        Self::id_of(&self.node, &self.payment_hash)
+    }
+}
+
+impl Entity for Claim {
+    const COLLECTION: &'static str = "claims";
+    fn id(&self) -> String {
+        self.subject.clone()
+    }
+}
+
+impl Entity for Heartbeat {
+    const COLLECTION: &'static str = "masters";
+    fn id(&self) -> String {
+        self.master.to_string()
+    }
+}
+
+impl Entity for Operation {
+    const COLLECTION: &'static str = "operations";
+    fn id(&self) -> String {
+        self.id.to_string()
+    }
+    /// `running`: work for somebody. `app` and `node`: for listings. `state`: for operators.
+    fn index(&self) -> Vec<IndexEntry> {
+        let mut index = vec![entry("state", self.state.name())];
+        index.extend(self.owner.iter().map(|owner| entry("app", owner.app.as_str())));
+        index.extend(self.node.iter().map(|node| entry("node", node.as_str())));
+        if self.is_running() {
+            index.push(entry("running", self.subject()));
+        }
+        index
+    }
+}
+
+impl Entity for IdempotencyRecord {
+    const COLLECTION: &'static str = "idempotency";
+    fn id(&self) -> String {
+        self.id.clone()
+    }
+}
+
+impl Entity for FundingRequest {
+    const COLLECTION: &'static str = "funding_requests";
+    fn id(&self) -> String {
+        self.operation.to_string()
+    }
+    fn index(&self) -> Vec<IndexEntry> {
+        vec![entry("state", self.state.name())]
+    }
+}

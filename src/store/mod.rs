@@ -1,0 +1,158 @@
+//! The Store: where everything a master knows is kept, so that any master can be killed at any instant.
+//!
+//! One trait, shaped so that Firestore can do it and SQLite then can; one contract suite (`tests/store_contract`) holds
+//! every store to it. Typed access is in [`repo`].
+
+mod entities;
+pub mod repo;
+
+use crate::error::StoreError;
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use serde::{Deserialize, Serialize};
+
+/// The result of a Store call.
+pub type Result<T> = std::result::Result<T, StoreError>;
+
+/// Names a document. Ids are ours: 1–200 characters of `A-Za-z0-9_-`, never taken from a request.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key {
+    /// The collection, one of a fixed set.
+    pub collection: &'static str,
+    /// The document's id in it.
+    pub id: String,
+}
+
+/// The version of a document: changes with every write of it and never returns to an old value. Opaque otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Version(pub u64);
+
+/// A stored document.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Document {
+    /// Its name.
+    pub key: Key,
+    /// The version read.
+    pub version: Version,
+    /// Its contents.
+    pub body: serde_json::Value,
+}
+
+/// What a write expects of the document before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expect {
+    /// It does not exist.
+    Absent,
+    /// It is at this version.
+    Version(Version),
+}
+
+/// An index entry of a document: `list` finds documents by (name, value).
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct IndexEntry {
+    /// The index.
+    pub name: &'static str,
+    /// The value, compared for equality only.
+    pub value: String,
+}
+
+/// One part of a commit.
+#[derive(Debug, Clone)]
+pub enum Write {
+    /// Create or replace the document, and with it all its index entries.
+    Put {
+        /// Which document.
+        key: Key,
+        /// What must hold before.
+        expect: Expect,
+        /// The new contents.
+        body: serde_json::Value,
+        /// The new index entries, in place of all old ones.
+        index: Vec<IndexEntry>,
+    },
+    /// Delete the document.
+    Delete {
+        /// Which document.
+        key: Key,
+        /// The version it must have.
+        expect: Version,
+    },
+    /// Write nothing, but let the commit fail unless this holds.
+    Check {
+        /// Which document.
+        key: Key,
+        /// What must hold.
+        expect: Expect,
+    },
+}
+
+/// Which documents to list, in the order of their ids.
+#[derive(Debug, Clone)]
+pub struct Query {
+    /// The collection.
+    pub collection: &'static str,
+    /// Only documents with this index entry; all of the collection where absent.
+    pub index: Option<IndexEntry>,
+    /// Only ids after this one.
+    pub after: Option<String>,
+    /// At most this many (1–1000).
+    pub limit: usize,
+    /// Ids downwards instead of upwards (`after` then means before).
+    pub descending: bool,
+}
+
+/// A page of a listing.
+#[derive(Debug, Clone)]
+pub struct Page {
+    /// The documents.
+    pub documents: Vec<Document>,
+    /// `after` of the next page, where there is one.
+    pub next: Option<String>,
+}
+
+/// A position in the change feed. A cursor is only good for the store that gave it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Cursor(pub u64);
+
+/// What the change feed tells.
+#[derive(Debug, Clone)]
+pub enum Change {
+    /// A document was written. The body may already be newer than the write that caused this.
+    Put(Document),
+    /// A document was deleted.
+    Deleted(Key),
+    /// There may be a gap: whoever caches must read everything again. Also the first item of a feed without a cursor.
+    Resync,
+}
+
+/// A change and the position after it.
+#[derive(Debug, Clone)]
+pub struct FeedItem {
+    /// Where to go on after this item.
+    pub cursor: Cursor,
+    /// What happened.
+    pub change: Change,
+}
+
+/// Keeps documents. Implementations are shared by all tasks of a master and by several masters.
+///
+/// Contract: every call is bounded in time (an implementation has its own timeouts) and returns
+/// [`StoreError::Unavailable`] past that. A commit that returned `Ok` survives a crash of the machine. `Unavailable`
+/// from `commit` leaves unknown whether it happened: read before deciding. A caller never holds a lock across a call.
+#[async_trait]
+pub trait Store: Send + Sync + std::fmt::Debug + 'static {
+    /// Reads one document as of the latest commit.
+    async fn get(&self, key: &Key) -> Result<Option<Document>>;
+
+    /// Does all the writes or none; versions are returned in the order of the writes (for `Check` and `Delete` the version
+    /// is the one of the commit). Each key occurs at most once. [`StoreError::Conflict`] names the first document whose
+    /// expectation failed.
+    async fn commit(&self, writes: Vec<Write>) -> Result<Vec<Version>>;
+
+    /// Lists documents by index.
+    async fn list(&self, query: &Query) -> Result<Page>;
+
+    /// Follows all changes after `cursor`, whoever makes them: at least once, in order per document. Without a cursor:
+    /// from now on, `Resync` first. A feed that cannot go on where it was says `Resync`. It ends only with the store.
+    async fn changes(&self, cursor: Option<Cursor>) -> Result<BoxStream<'static, Result<FeedItem>>>;
+}

@@ -1,0 +1,136 @@
+//! Typed access to the Store: an [`Entity`] knows its collection, its id and its index entries.
+
+use super::{Document, Expect, IndexEntry, Key, Query, Result, Store, Version, Write};
+use crate::error::StoreError;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// Something kept as one document.
+pub trait Entity: Serialize + DeserializeOwned + Send {
+    /// The collection it lives in.
+    const COLLECTION: &'static str;
+    /// The schema number written into its documents; readers accept it and the one before.
+    const SCHEMA: u32 = 1;
+
+    /// The id of its document.
+    fn id(&self) -> String;
+
+    /// Its index entries.
+    fn index(&self) -> Vec<IndexEntry> {
+        Vec::new()
+    }
+}
+
+/// A value with the version it was read at.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Versioned<T> {
+    /// The value.
+    pub value: T,
+    /// The version of its document.
+    pub version: Version,
+}
+
+/// The key of the `T` with this id.
+pub fn key<T: Entity>(id: impl Into<String>) -> Key {
+    Key { collection: T::COLLECTION, id: id.into() }
+}
+
+/// Reads one.
+pub async fn get<T: Entity>(store: &dyn Store, id: &str) -> Result<Option<Versioned<T>>> {
+    store.get(&key::<T>(id)).await?.map(decode).transpose()
+}
+
+/// Decodes a document that was read.
+pub fn decode<T: Entity>(document: Document) -> Result<Versioned<T>> {
+    let Document { key, version, mut body } = document;
+    if let Some(object) = body.as_object_mut() {
+        object.remove("schema");
+    }
+    match serde_json::from_value(body) {
+        Ok(value) => Ok(Versioned { value, version }),
+        Err(e) => {
+            // The message of serde_json may quote a value; the position is enough to find it.
+            let reason = format!("{:?} error", e.classify());
+            Err(StoreError::Corrupt { collection: T::COLLECTION, id: key.id, reason })
+        }
+    }
+}
+
+fn put<T: Entity>(value: &T, expect: Expect) -> Result<Write> {
+    let corrupt =
+        |reason: &str| StoreError::Corrupt { collection: T::COLLECTION, id: value.id(), reason: reason.to_owned() };
+    let mut body = serde_json::to_value(value).map_err(|_| corrupt("cannot be encoded"))?;
+    let object = body.as_object_mut().ok_or_else(|| corrupt("is not an object"))?;
+    object.insert("schema".to_owned(), T::SCHEMA.into());
+    Ok(Write::Put { key: key::<T>(value.id()), expect, body, index: value.index() })
+}
+
+/// A write that creates `value`.
+pub fn create<T: Entity>(value: &T) -> Result<Write> {
+    put(value, Expect::Absent)
+}
+
+/// A write that replaces what was read at `version`.
+pub fn update<T: Entity>(value: &T, version: Version) -> Result<Write> {
+    put(value, Expect::Version(version))
+}
+
+/// A write that deletes what was read at `version`.
+pub fn delete<T: Entity>(id: &str, version: Version) -> Write {
+    Write::Delete { key: key::<T>(id), expect: version }
+}
+
+/// A condition: the commit fails unless the `T` with this id is still at `version`.
+pub fn check<T: Entity>(id: &str, version: Version) -> Write {
+    Write::Check { key: key::<T>(id), expect: Expect::Version(version) }
+}
+
+/// Reads one page of the `T`s with this index entry (or all).
+pub async fn list<T: Entity>(
+    store: &dyn Store,
+    index: Option<IndexEntry>,
+    after: Option<String>,
+    limit: usize,
+    descending: bool,
+) -> Result<(Vec<Versioned<T>>, Option<String>)> {
+    let query = Query { collection: T::COLLECTION, index, after, limit, descending };
+    let page = store.list(&query).await?;
+    let values = page.documents.into_iter().map(decode).collect::<Result<_>>()?;
+    Ok((values, page.next))
+}
+
+/// Reads all the `T`s with this index entry (or all there are), page by page.
+pub async fn list_all<T: Entity>(store: &dyn Store, index: Option<IndexEntry>) -> Result<Vec<Versioned<T>>> {
+    let mut all = Vec::new();
+    let mut after = None;
+    loop {
+        let (mut page, next) = list::<T>(store, index.clone(), after, 500, false).await?;
+        all.append(&mut page);
+        if next.is_none() {
+            return Ok(all);
+        }
+        after = next;
+    }
+}
+
+/// Reads, changes and writes one document, again and again while others change it in between. `change` returns what else
+/// belongs into the same commit, or `None` to leave everything as it is.
+pub async fn modify<T: Entity + Clone, E: From<StoreError>>(
+    store: &dyn Store,
+    id: &str,
+    mut change: impl FnMut(&mut T) -> std::result::Result<Option<Vec<Write>>, E> + Send,
+) -> std::result::Result<Option<Versioned<T>>, E> {
+    loop {
+        let Some(mut current) = get::<T>(store, id).await? else { return Ok(None) };
+        let Some(mut writes) = change(&mut current.value)? else { return Ok(Some(current)) };
+        writes.insert(0, update(&current.value, current.version)?);
+        match store.commit(writes).await {
+            Ok(versions) => {
+                let version = versions.first().copied().unwrap_or(current.version);
+                return Ok(Some(Versioned { value: current.value, version }));
+            }
+            Err(e) if e.is_conflict() => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+}
