@@ -1,6 +1,7 @@
 //! Apps, their API keys and what they may cost.
 
-use super::ids::{AppId, KeyId};
+use super::ids::AppId;
+use crate::apikey::{ApiKeyHash, ApiKeyId};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
@@ -60,17 +61,17 @@ pub struct App {
     pub created_at: OffsetDateTime,
 }
 
-/// An API key at rest: only the hash of its secret.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// An API key at rest: only its hash.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ApiKeyRecord {
     /// The public half of its name.
-    pub id: KeyId,
+    pub id: ApiKeyId,
     /// The app it belongs to; none for an operator's key.
     pub app: Option<AppId>,
     /// What it may do.
     pub scopes: Vec<Scope>,
-    /// SHA-256 of the secret, hexadecimal.
-    pub secret_sha256: String,
+    /// What the key is recognised by.
+    pub hash: ApiKeyHash,
     /// What the operator wrote down about it.
     pub note: String,
     /// When it was made.

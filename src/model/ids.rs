@@ -58,11 +58,6 @@ random_id!(
     MasterId,
     "m"
 );
-random_id!(
-    /// An API key (the public half of its name).
-    KeyId,
-    "k"
-);
 
 /// A durable operation. Its ids sort by the time of creation, newest last.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

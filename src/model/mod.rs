@@ -13,5 +13,5 @@ pub mod problem;
 pub mod work;
 
 pub use amount::{Msat, Sat};
-pub use ids::{AppId, HostId, KeyId, MasterId, NodeId, OperationId, Uuid};
+pub use ids::{AppId, HostId, MasterId, NodeId, OperationId, Uuid};
 pub use network::Network;
