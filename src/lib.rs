@@ -6,6 +6,7 @@
 
 pub mod apikey;
 pub mod clock;
+pub mod config;
 pub mod dev;
 pub mod error;
 pub mod fault;

@@ -1,0 +1,145 @@
+//! The configuration of a master: one TOML file, the environment over it, flags over that. Read and validated once; every
+//! fault is named at once, and an unknown key is a fault.
+//!
+//! `http.listen` of the file is `SCALE_LND_HTTP_LISTEN` of the environment and `--set http.listen=…` of the command line.
+//! Values that are secrets come from files of their own or from the environment.
+
+mod secret;
+mod sections;
+mod serving;
+mod setting;
+mod source;
+
+pub use secret::SecretSource;
+pub use sections::{
+    ChainBackend, ChainSection, DeploymentSection, FundingSection, LndSection, SealSection, StoreSection,
+    TreasurySection,
+};
+pub use serving::{AgentsSection, HttpSection, LogFormat, LogSection, MasterSection};
+pub use setting::{Raw, Setting};
+pub use source::{ConfigFault, ENV_PREFIX, Found, Origin, Part, Section, Settings};
+
+use crate::model::Network;
+use crate::model::app::Limits;
+use std::path::Path;
+
+const SECTIONS: &[&str] = &[
+    "deployment", "store", "seal", "http", "agents", "chain", "lnd", "treasury", "funding", "limits", "master", "log",
+];
+
+/// A master's configuration. `Debug` shows no secret.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Which deployment this is.
+    pub deployment: DeploymentSection,
+    /// The Store.
+    pub store: StoreSection,
+    /// The sealing keys.
+    pub seal: SealSection,
+    /// The REST API.
+    pub http: HttpSection,
+    /// The hosts' agents.
+    pub agents: AgentsSection,
+    /// The chain backend of the lnds.
+    pub chain: ChainSection,
+    /// How lnds are started.
+    pub lnd: LndSection,
+    /// The treasury, if there is one.
+    pub treasury: Option<TreasurySection>,
+    /// What new wallets get.
+    pub funding: FundingSection,
+    /// Ceilings of the deployment.
+    pub limits: Limits,
+    /// How masters share the work.
+    pub master: MasterSection,
+    /// What is logged.
+    pub log: LogSection,
+}
+
+impl Config {
+    /// Reads and validates the configuration. `flags` are (`section.key`, value).
+    ///
+    /// # Errors
+    /// All the faults there are.
+    pub fn load(
+        path: Option<&Path>,
+        env: impl IntoIterator<Item = (String, String)>,
+        flags: &[(String, String)],
+    ) -> Result<Self, Vec<ConfigFault>> {
+        let mut settings = Settings::gather(SECTIONS, path, env, flags);
+        match Self::read(&mut settings) {
+            Some(config) if settings.is_faultless() => Ok(config),
+            _ => Err(settings.into_faults()),
+        }
+    }
+
+    fn read(settings: &mut Settings) -> Option<Self> {
+        let has_treasury = settings.is_given(TreasurySection::NAME);
+        // All of them are read before the first one that is missing ends this.
+        let deployment = settings.part::<DeploymentSection>();
+        let store = settings.part::<StoreSection>();
+        let seal = settings.part::<SealSection>();
+        let http = settings.part::<HttpSection>();
+        let agents = settings.part::<AgentsSection>();
+        let chain = settings.part::<ChainSection>();
+        let lnd = settings.part::<LndSection>();
+        let treasury = if has_treasury { settings.part::<TreasurySection>() } else { None };
+        let funding = settings.part::<FundingSection>();
+        let limits = settings.part::<Limits>();
+        let master = settings.part::<MasterSection>();
+        let log = settings.part::<LogSection>();
+
+        let mut found = Found::new();
+        if funding.as_ref().is_some_and(|f| f.initial_funding_sat > 0) && !has_treasury {
+            found.push(("funding.initial_funding_sat", "needs a treasury: [treasury] is missing".to_owned()));
+        }
+        if deployment.as_ref().is_some_and(|d| d.network == Network::Mainnet) {
+            mainnet(http.as_ref(), limits.as_ref(), &mut found);
+        }
+        settings.found(found);
+
+        Some(Self {
+            deployment: deployment?,
+            store: store?,
+            seal: seal?,
+            http: http?,
+            agents: agents?,
+            chain: chain?,
+            lnd: lnd?,
+            treasury,
+            funding: funding?,
+            limits: limits?,
+            master: master?,
+            log: log?,
+        })
+    }
+}
+
+/// What must be there where the money is real.
+fn mainnet(http: Option<&HttpSection>, limits: Option<&Limits>, found: &mut Found) {
+    if http.is_some_and(|http| http.tls_cert.is_none() && http.tls_key.is_none()) {
+        found.push(("http.tls_cert", "is missing: on mainnet the API is HTTPS".to_owned()));
+    }
+    let Some(limits) = limits else { return };
+    let all = [
+        ("limits.nodes", limits.nodes),
+        ("limits.creates_per_hour", limits.creates_per_hour),
+        ("limits.funding_sat_per_day", limits.funding_sat_per_day),
+        ("limits.outgoing_sat_per_day", limits.outgoing_sat_per_day),
+    ];
+    let unset = all.into_iter().filter(|(_, limit)| limit.is_none());
+    found.extend(unset.map(|(key, _)| (key, "is missing: on mainnet every ceiling is set".to_owned())));
+}
+
+/// The variables of this process that may be settings.
+pub fn environment() -> Vec<(String, String)> {
+    let ours = std::env::vars_os().filter_map(|(name, value)| {
+        let name = name.into_string().ok()?;
+        name.starts_with(ENV_PREFIX).then(|| (name, value.to_string_lossy().into_owned()))
+    });
+    ours.collect()
+}
+
+#[cfg(test)]
+#[path = "config/tests.rs"]
+mod tests;

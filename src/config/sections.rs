@@ -1,0 +1,245 @@
+//! The sections about the deployment and its money: what each setting means, its default, and which values make no sense.
+
+use super::secret::SecretSource;
+use super::setting::{Raw, Setting};
+use super::source::{Found, Part, Section};
+use crate::model::Network;
+use crate::model::app::Limits;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// `[deployment]`: which deployment this is. Recorded in the Store at the first start and compared at every later one.
+#[derive(Debug, Clone)]
+pub struct DeploymentSection {
+    /// Its name: 1–32 characters of `a-z0-9-`. Secrets are sealed for it, so it never changes.
+    pub name: String,
+    /// The bitcoin network.
+    pub network: Network,
+}
+
+impl Part for DeploymentSection {
+    const NAME: &'static str = "deployment";
+
+    fn read(s: &mut Section<'_>) -> Option<Self> {
+        let (name, network) = (s.required("name"), s.required("network"));
+        Some(Self { name: name?, network: network? })
+    }
+
+    fn validate(&self, found: &mut Found) {
+        let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        if !(1..=32).contains(&self.name.len()) || !self.name.bytes().all(fits) {
+            found.push(("deployment.name", "must be 1–32 characters of a-z, 0-9 and -".to_owned()));
+        }
+    }
+}
+
+/// `[store]`: the embedded SQLite store.
+#[derive(Debug, Clone)]
+pub struct StoreSection {
+    /// The database file. All masters of the deployment run on this machine and name the same one.
+    pub path: PathBuf,
+}
+
+impl Part for StoreSection {
+    const NAME: &'static str = "store";
+
+    fn read(s: &mut Section<'_>) -> Option<Self> {
+        Some(Self { path: s.required("path")? })
+    }
+}
+
+/// `[seal]`: the keys under which secrets are sealed in the Store. The one with the highest version seals.
+#[derive(Debug, Clone)]
+pub struct SealSection {
+    /// The keys by version.
+    pub keys: Vec<(u32, SecretSource)>,
+}
+
+struct VersionedFile(u32, PathBuf);
+
+impl Setting for VersionedFile {
+    fn parse(raw: Raw) -> Result<Self, String> {
+        let expected = || "must be VERSION:PATH, such as \"2:/etc/scale-lnd/seal-2.key\"".to_owned();
+        let (text, folder) = match raw {
+            Raw::String { text, folder } => (text, folder),
+            Raw::Text(text) => (text, PathBuf::new()),
+            _ => return Err(expected()),
+        };
+        let (version, path) = text.split_once(':').ok_or_else(expected)?;
+        match version.parse() {
+            Ok(version) if version > 0 && !path.is_empty() => Ok(Self(version, folder.join(path))),
+            _ => Err(expected()),
+        }
+    }
+}
+
+impl Part for SealSection {
+    const NAME: &'static str = "seal";
+
+    fn read(s: &mut Section<'_>) -> Option<Self> {
+        let version = s.or("key_version", 1);
+        let mut keys: Vec<(u32, SecretSource)> = Vec::new();
+        keys.extend(s.secret("key").map(|key| (version, SecretSource::Value(key))));
+        keys.extend(s.optional("key_file").map(|path| (version, SecretSource::File(path))));
+        let files: Vec<VersionedFile> = s.or("key_files", Vec::new());
+        keys.extend(files.into_iter().map(|VersionedFile(version, path)| (version, SecretSource::File(path))));
+        Some(Self { keys })
+    }
+
+    fn validate(&self, found: &mut Found) {
+        let mut versions: Vec<u32> = self.keys.iter().map(|(version, _)| *version).collect();
+        versions.sort_unstable();
+        if versions.is_empty() {
+            let message = "is missing: give key_file, key_files or SCALE_LND_SEAL_KEY (`scale-lnd seal-key generate`)";
+            found.push(("seal.key_file", message.to_owned()));
+        }
+        if versions.windows(2).any(|pair| pair.first() == pair.last()) {
+            found.push(("seal.key_files", "two sealing keys have the same version".to_owned()));
+        }
+    }
+}
+
+/// `[chain]`: the chain backend of the lnds.
+#[derive(Debug, Clone)]
+pub struct ChainSection {
+    /// Which software it is.
+    pub backend: ChainBackend,
+    /// Its RPC, `host:port` as the hosts reach it.
+    pub rpc_host: String,
+    /// Its RPC user.
+    pub rpc_user: String,
+    /// Its RPC password.
+    pub rpc_password: SecretSource,
+    /// Its RPC certificate (PEM).
+    pub rpc_cert_file: PathBuf,
+}
+
+/// A chain backend that lnd can use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChainBackend {
+    /// btcd over its RPC.
+    Btcd,
+}
+
+impl Setting for ChainBackend {
+    fn parse(raw: Raw) -> Result<Self, String> {
+        match String::parse(raw)?.as_str() {
+            "btcd" => Ok(Self::Btcd),
+            _ => Err("must be btcd".to_owned()),
+        }
+    }
+}
+
+impl Part for ChainSection {
+    const NAME: &'static str = "chain";
+
+    fn read(s: &mut Section<'_>) -> Option<Self> {
+        let backend = s.or("backend", ChainBackend::Btcd);
+        let (rpc_host, rpc_user, rpc_cert_file) = (s.required("rpc_host"), s.required("rpc_user"), s.required("rpc_cert_file"));
+        let rpc_password = s.required_secret("rpc_password", "rpc_password_file");
+        Some(Self {
+            backend,
+            rpc_host: rpc_host?,
+            rpc_user: rpc_user?,
+            rpc_password: rpc_password?,
+            rpc_cert_file: rpc_cert_file?,
+        })
+    }
+
+    fn validate(&self, found: &mut Found) {
+        if !is_host_and_port(&self.rpc_host) {
+            found.push(("chain.rpc_host", "must be an address with a port, such as 127.0.0.1:8334".to_owned()));
+        }
+    }
+}
+
+/// `[lnd]`: how every user's lnd is started.
+#[derive(Debug, Clone)]
+pub struct LndSection {
+    /// Whether lnd serves its own REST too (for comparisons; the API never uses it).
+    pub rest: bool,
+    /// More arguments for lnd. Those that safety rests on cannot be changed by them.
+    pub extra_args: Vec<String>,
+    /// Whether channels over 16,777,215 sat are possible.
+    pub wumbo: bool,
+    /// Confirmations a channel needs; none: lnd scales them with the amount.
+    pub default_chan_confs: Option<u16>,
+}
+
+impl Part for LndSection {
+    const NAME: &'static str = "lnd";
+
+    fn read(s: &mut Section<'_>) -> Option<Self> {
+        Some(Self {
+            rest: s.or("rest", false),
+            extra_args: s.or("extra_args", Vec::new()),
+            wumbo: s.or("wumbo", true),
+            default_chan_confs: s.optional("default_chan_confs"),
+        })
+    }
+
+    fn validate(&self, found: &mut Found) {
+        if self.extra_args.iter().any(|arg| !arg.starts_with("--") || arg.chars().any(char::is_control)) {
+            found.push(("lnd.extra_args", "must be arguments of the form --name or --name=value".to_owned()));
+        }
+        if self.default_chan_confs.is_some_and(|confs| !(1..=100).contains(&confs)) {
+            found.push(("lnd.default_chan_confs", "must be from 1 to 100".to_owned()));
+        }
+    }
+}
+
+/// `[treasury]`: the deployment's own lnd, which funds new wallets.
+#[derive(Debug, Clone)]
+pub struct TreasurySection {
+    /// Its gRPC, an IP address with a port.
+    pub address: SocketAddr,
+    /// Its certificate (PEM), the only one that is accepted.
+    pub cert_file: PathBuf,
+    /// The macaroon for it (as lnd writes it).
+    pub macaroon_file: PathBuf,
+}
+
+impl Part for TreasurySection {
+    const NAME: &'static str = "treasury";
+
+    fn read(s: &mut Section<'_>) -> Option<Self> {
+        let (address, cert, macaroon) = (s.required("address"), s.required("cert_file"), s.required("macaroon_file"));
+        Some(Self { address: address?, cert_file: cert?, macaroon_file: macaroon? })
+    }
+}
+
+/// `[funding]`: what new wallets get.
+#[derive(Debug, Clone)]
+pub struct FundingSection {
+    /// What the treasury sends to each new wallet; 0: nothing.
+    pub initial_funding_sat: u64,
+}
+
+impl Part for FundingSection {
+    const NAME: &'static str = "funding";
+
+    fn read(s: &mut Section<'_>) -> Option<Self> {
+        Some(Self { initial_funding_sat: s.or("initial_funding_sat", 0) })
+    }
+}
+
+/// `[limits]`: ceilings of the whole deployment, beside those of each app.
+impl Part for Limits {
+    const NAME: &'static str = "limits";
+
+    fn read(s: &mut Section<'_>) -> Option<Self> {
+        Some(Self {
+            nodes: s.optional("nodes"),
+            creates_per_hour: s.optional("creates_per_hour"),
+            funding_sat_per_day: s.optional("funding_sat_per_day"),
+            outgoing_sat_per_day: s.optional("outgoing_sat_per_day"),
+        })
+    }
+}
+
+/// Whether `text` is `host:port`.
+pub(super) fn is_host_and_port(text: &str) -> bool {
+    let Some((host, port)) = text.rsplit_once(':') else { return false };
+    let fits = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b':' | b'[' | b']');
+    !host.is_empty() && host.bytes().all(fits) && port.parse::<u16>().is_ok_and(|port| port > 0)
+}

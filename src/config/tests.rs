@@ -1,0 +1,184 @@
+use super::*;
+use secrecy::ExposeSecret;
+use std::path::PathBuf;
+
+const WHOLE: &str = r#"
+[deployment]
+name = "prod"
+network = "regtest"
+[store]
+path = "/var/lib/scale-lnd/store.db"
+[seal]
+key_files = ["2:/etc/scale-lnd/seal-2.key", "1:seal-1.key"]
+[http]
+listen = "0.0.0.0:8443"
+tls_cert = "/etc/scale-lnd/tls.crt"
+tls_key = "/etc/scale-lnd/tls.key"
+[agents]
+listen = "0.0.0.0:8081"
+advertise = ["10.0.0.5:8081"]
+[chain]
+rpc_host = "10.0.0.6:18556"
+rpc_user = "lnd"
+rpc_password_file = "/etc/scale-lnd/rpc-password"
+rpc_cert_file = "/etc/scale-lnd/rpc.cert"
+[lnd]
+extra_args = ["--accept-keysend"]
+[treasury]
+address = "10.0.0.7:10009"
+cert_file = "/etc/scale-lnd/treasury.crt"
+macaroon_file = "/etc/scale-lnd/treasury.macaroon"
+[funding]
+initial_funding_sat = 100_000
+[limits]
+nodes = 1000
+"#;
+
+struct File {
+    _folder: tempfile::TempDir,
+    path: PathBuf,
+}
+
+fn file(text: &str) -> File {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("scale-lnd.toml");
+    std::fs::write(&path, text).unwrap();
+    File { _folder: folder, path }
+}
+
+fn pairs(list: &[(&str, &str)]) -> Vec<(String, String)> {
+    list.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+}
+
+fn load(text: &str, env: &[(&str, &str)], flags: &[(&str, &str)]) -> Result<Config, String> {
+    let file = file(text);
+    Config::load(Some(&file.path), pairs(env), &pairs(flags)).map_err(|faults| {
+        let lines: Vec<String> = faults.iter().map(ToString::to_string).collect();
+        lines.join("\n").replace(&file.path.display().to_string(), "scale-lnd.toml")
+    })
+}
+
+fn without_folder(shown: &str, file: &File) -> String {
+    shown.replace(&file.path.parent().unwrap().display().to_string(), "FOLDER")
+}
+
+#[test]
+fn a_whole_file_is_read() {
+    let file = file(WHOLE);
+    let config = Config::load(Some(&file.path), [], &[]).unwrap();
+    insta::assert_snapshot!(without_folder(&format!("{config:#?}"), &file));
+}
+
+#[test]
+fn every_fault_is_named_at_once_with_its_place() {
+    let text = r#"
+[deployment]
+name = "Prod!"
+network = "mainnet"
+colour = "blue"
+[http]
+listen = "localhost"
+changing_gets = "yes"
+tls_key = "/k"
+max_concurrency = -1
+body_limit_bytes = 0
+[chain]
+rpc_host = "10.0.0.6"
+rpc_password = "hunter2"
+[treasury]
+address = "10.0.0.7:10009"
+[limits]
+nodes = 10
+[lnd]
+extra_args = ["lnddir=/x"]
+[htpp]
+listen = "127.0.0.1:1"
+"#;
+    let env = [("SCALE_LND_MASTER_LEASE_TTL", "1"), ("SCALE_LND_LOG_FORMAT", "xml"), ("SCALE_LND_FAULT", "kept")];
+    let flags = [("seal.key", "00"), ("master.lease_ttl_ms", "1"), ("nothing", "1")];
+    insta::assert_snapshot!(load(text, &env, &flags).unwrap_err());
+}
+
+#[test]
+fn nothing_at_all_names_what_is_missing() {
+    insta::assert_snapshot!(load("", &[], &[]).unwrap_err());
+}
+
+#[test]
+fn a_file_that_is_not_toml_is_named_with_its_line() {
+    let error = load("[deployment]\nname = \nnetwork = \"simnet\"\n", &[], &[]).unwrap_err();
+    assert!(error.starts_with("scale-lnd.toml:2: "), "{error}");
+}
+
+#[test]
+fn a_missing_file_is_a_fault() {
+    let faults = Config::load(Some(Path::new("/nonexistent/scale-lnd.toml")), [], &[]).unwrap_err();
+    assert!(faults[0].to_string().contains("cannot read /nonexistent/scale-lnd.toml") || faults.len() > 1);
+    assert!(faults.iter().any(|fault| fault.message.starts_with("cannot read /nonexistent/scale-lnd.toml")));
+}
+
+#[test]
+fn the_environment_is_over_the_file_and_flags_over_the_environment() {
+    let env = [
+        ("SCALE_LND_HTTP_LISTEN", "127.0.0.1:1"),
+        ("SCALE_LND_AGENTS_LISTEN", "127.0.0.1:2"),
+        ("SCALE_LND_AGENTS_ADVERTISE", "a.example:1, b.example:2"),
+        ("SCALE_LND_HTTP_CHANGING_GETS", "false"),
+    ];
+    let config = load(WHOLE, &env, &[("http.listen", "127.0.0.1:3")]).unwrap();
+    assert_eq!(config.http.listen.port(), 3);
+    assert_eq!(config.agents.listen.port(), 2);
+    assert_eq!(config.agents.advertise, ["a.example:1", "b.example:2"]);
+    assert!(!config.http.changing_gets);
+    assert_eq!(config.limits.nodes, Some(1000));
+}
+
+#[test]
+fn a_relative_path_of_the_file_is_relative_to_the_file() {
+    let file = file(&WHOLE.replace("/var/lib/scale-lnd/store.db", "data/store.db"));
+    let config = Config::load(Some(&file.path), [], &[]).unwrap();
+    assert_eq!(config.store.path, file.path.parent().unwrap().join("data/store.db"));
+    let env = pairs(&[("SCALE_LND_STORE_PATH", "data/store.db")]);
+    let config = Config::load(Some(&file.path), env, &[]).unwrap();
+    assert_eq!(config.store.path, Path::new("data/store.db"));
+}
+
+#[test]
+fn secrets_are_taken_from_the_environment_and_never_shown() {
+    let env = [("SCALE_LND_SEAL_KEY", "5ea1ed"), ("SCALE_LND_CHAIN_RPC_PASSWORD", "hunter2")];
+    let text = WHOLE.replace("key_files", "key_version = 3\nkey_files");
+    let config = load(&text, &env, &[]).unwrap();
+    assert_eq!(config.chain.rpc_password.text().unwrap().expose_secret(), "hunter2");
+    assert_eq!(config.seal.keys.iter().map(|(version, _)| *version).collect::<Vec<_>>(), [3, 2, 1]);
+    let shown = format!("{config:?}");
+    assert!(!shown.contains("hunter2") && !shown.contains("5ea1ed"), "{shown}");
+}
+
+#[test]
+fn plain_http_stays_on_loopback_unless_told() {
+    let plain = WHOLE.replace("tls_cert", "#").replace("tls_key", "#");
+    assert!(load(&plain, &[], &[]).unwrap_err().contains("http.listen: is not loopback"));
+    assert!(load(&plain, &[], &[("http.allow_plain_http", "true")]).is_ok());
+    assert!(load(&plain, &[], &[("http.listen", "[::1]:8080")]).is_ok());
+}
+
+#[test]
+fn mainnet_wants_https_and_every_ceiling() {
+    let ceilings = "nodes = 1\ncreates_per_hour = 1\nfunding_sat_per_day = 1\noutgoing_sat_per_day = 1";
+    let text = WHOLE.replace("regtest", "mainnet").replace("nodes = 1000", ceilings);
+    assert!(load(&text, &[], &[]).is_ok());
+    assert!(load(&text.replace("creates_per_hour = 1\n", ""), &[], &[]).unwrap_err().contains("limits.creates_per_hour"));
+    let plain = text.replace("tls_cert", "#").replace("tls_key", "#");
+    assert!(load(&plain, &[], &[("http.allow_plain_http", "true")]).unwrap_err().contains("http.tls_cert"));
+}
+
+#[test]
+fn a_password_file_that_everybody_may_read_is_refused() {
+    use std::os::unix::fs::PermissionsExt;
+    let file = file("hunter2\n");
+    let source = SecretSource::File(file.path.clone());
+    std::fs::set_permissions(&file.path, std::fs::Permissions::from_mode(0o644)).unwrap();
+    assert!(source.text().unwrap_err().contains("may be read or written by everybody"));
+    std::fs::set_permissions(&file.path, std::fs::Permissions::from_mode(0o640)).unwrap();
+    assert_eq!(source.text().unwrap().expose_secret(), "hunter2");
+}
