@@ -24,7 +24,18 @@ use crate::model::app::Limits;
 use std::path::Path;
 
 const SECTIONS: &[&str] = &[
-    "deployment", "store", "seal", "http", "agents", "chain", "lnd", "treasury", "funding", "limits", "master", "log",
+    "deployment",
+    "store",
+    "seal",
+    "http",
+    "agents",
+    "chain",
+    "lnd",
+    "treasury",
+    "funding",
+    "limits",
+    "master",
+    "log",
 ];
 
 /// A master's configuration. `Debug` shows no secret.

@@ -135,7 +135,8 @@ impl Part for ChainSection {
 
     fn read(s: &mut Section<'_>) -> Option<Self> {
         let backend = s.or("backend", ChainBackend::Btcd);
-        let (rpc_host, rpc_user, rpc_cert_file) = (s.required("rpc_host"), s.required("rpc_user"), s.required("rpc_cert_file"));
+        let (rpc_host, rpc_user, rpc_cert_file) =
+            (s.required("rpc_host"), s.required("rpc_user"), s.required("rpc_cert_file"));
         let rpc_password = s.required_secret("rpc_password", "rpc_password_file");
         Some(Self {
             backend,

@@ -33,9 +33,8 @@ impl Raw {
     pub(super) fn from_toml(value: &DeValue<'_>, folder: &Path) -> Self {
         match value {
             DeValue::String(text) => Self::String { text: text.to_string(), folder: folder.to_path_buf() },
-            DeValue::Integer(number) => {
-                i64::from_str_radix(number.as_str(), number.radix()).map_or(Self::Other("too large a number"), Self::Integer)
-            }
+            DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
+                .map_or(Self::Other("too large a number"), Self::Integer),
             DeValue::Boolean(value) => Self::Boolean(*value),
             DeValue::Array(items) => {
                 Self::Array(items.iter().map(|item| Self::from_toml(item.get_ref(), folder)).collect())

@@ -99,8 +99,7 @@ impl Settings {
         flags: &[(String, String)],
     ) -> Self {
         let folder = path.and_then(Path::parent).map(Path::to_path_buf).unwrap_or_default();
-        let mut settings =
-            Self { sections, given: BTreeMap::new(), seen: BTreeMap::new(), faults: Vec::new(), folder };
+        let mut settings = Self { sections, given: BTreeMap::new(), seen: BTreeMap::new(), faults: Vec::new(), folder };
         if let Some(path) = path {
             match std::fs::read_to_string(path) {
                 Ok(text) => settings.read_toml(path, &text),
@@ -151,9 +150,10 @@ impl Settings {
 
     fn read_variable(&mut self, name: String, value: String) {
         let Some(rest) = name.strip_prefix(ENV_PREFIX) else { return };
-        let section = self.sections.iter().find(|section| {
-            rest.strip_prefix(&section.to_uppercase()).is_some_and(|tail| tail.starts_with('_'))
-        });
+        let section = self
+            .sections
+            .iter()
+            .find(|section| rest.strip_prefix(&section.to_uppercase()).is_some_and(|tail| tail.starts_with('_')));
         let Some(section) = section else { return };
         let key = rest.get(section.len() + 1..).unwrap_or_default().to_lowercase();
         let given = Given { value: Raw::Text(value), origin: Origin::Environment(name) };

@@ -167,7 +167,9 @@ fn mainnet_wants_https_and_every_ceiling() {
     let ceilings = "nodes = 1\ncreates_per_hour = 1\nfunding_sat_per_day = 1\noutgoing_sat_per_day = 1";
     let text = WHOLE.replace("regtest", "mainnet").replace("nodes = 1000", ceilings);
     assert!(load(&text, &[], &[]).is_ok());
-    assert!(load(&text.replace("creates_per_hour = 1\n", ""), &[], &[]).unwrap_err().contains("limits.creates_per_hour"));
+    assert!(
+        load(&text.replace("creates_per_hour = 1\n", ""), &[], &[]).unwrap_err().contains("limits.creates_per_hour")
+    );
     let plain = text.replace("tls_cert", "#").replace("tls_key", "#");
     assert!(load(&plain, &[], &[("http.allow_plain_http", "true")]).unwrap_err().contains("http.tls_cert"));
 }
