@@ -34,6 +34,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let root = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?).join("proto");
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     println!("cargo:rerun-if-changed=proto");
+    // Not for the sake of this program: sqlx::migrate! does not see by itself that a file was added.
+    println!("cargo:rerun-if-changed=migrations");
     lnd(&root, &out)?;
     agent(&root)
 }

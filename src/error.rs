@@ -28,6 +28,15 @@ pub enum StoreError {
         /// What did not fit.
         reason: String,
     },
+    /// The call itself breaks the Store's contract (an impossible id, a document twice in a commit): a bug of the caller.
+    /// Nothing was done.
+    #[error("impossible call for collection {collection}: {reason}")]
+    Invalid {
+        /// The collection that was meant.
+        collection: &'static str,
+        /// What is wrong with the call.
+        reason: &'static str,
+    },
 }
 
 impl StoreError {
@@ -81,7 +90,10 @@ impl Error {
     pub fn retryable(&self) -> bool {
         match self {
             Self::Store(StoreError::Conflict { .. } | StoreError::Unavailable(_)) => true,
-            Self::Store(StoreError::Corrupt { .. }) | Self::Seal(_) | Self::Invariant(_) | Self::ClaimLost => false,
+            Self::Store(StoreError::Corrupt { .. } | StoreError::Invalid { .. })
+            | Self::Seal(_)
+            | Self::Invariant(_)
+            | Self::ClaimLost => false,
             Self::Agent(AgentError::Unreachable(_) | AgentError::Unknown(_)) => true,
             Self::Agent(AgentError::Fenced | AgentError::Refused(_)) => false,
         }

@@ -5,6 +5,7 @@
 
 mod entities;
 pub mod repo;
+pub mod sqlite;
 
 use crate::error::StoreError;
 use async_trait::async_trait;
