@@ -3,3 +3,4 @@
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed, which is what is wanted")]
 
 mod dev_parts;
+mod store_contract;
