@@ -235,3 +235,68 @@ fn by_code(status: &Status) -> LndErrorKind {
         | Code::DataLoss => LndErrorKind::Unknown,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kind(code: Code, message: &str) -> LndErrorKind {
+        LndError::from(Status::new(code, message)).kind
+    }
+
+    #[test]
+    fn lnds_texts_are_told_apart() {
+        for (text, expected) in [
+            ("waiting to start, RPC services not available", LndErrorKind::WaitingToStart),
+            ("wallet not created, create one to enable full RPC access", LndErrorKind::WalletNotCreated),
+            ("wallet locked, unlock it to enable full RPC access", LndErrorKind::WalletLocked),
+            (
+                "wallet already unlocked, WalletUnlocker service is no longer available",
+                LndErrorKind::WalletAlreadyUnlocked,
+            ),
+            (
+                "the RPC server is in the process of starting up, but not yet ready to accept calls",
+                LndErrorKind::RpcStarting,
+            ),
+            ("server is still in the process of starting", LndErrorKind::ServerStarting),
+            ("already connected to peer: 02aa@127.0.0.1:9735", LndErrorKind::AlreadyConnected),
+            ("unable to disconnect peer: peer 02aa is not connected", LndErrorKind::PeerOffline),
+            (
+                "not enough witness outputs to create funding transaction, need 0.01 BTC only have 0 BTC available",
+                LndErrorKind::InsufficientFunds,
+            ),
+            ("verification failed: signature mismatch after caveat verification", LndErrorKind::MacaroonRejected),
+            ("permission denied", LndErrorKind::MacaroonRejected),
+            ("context deadline exceeded", LndErrorKind::Unknown),
+            ("cannot make connection to self", LndErrorKind::Refused),
+        ] {
+            assert_eq!(kind(Code::Unknown, text), expected, "{text}");
+        }
+        let exists = Code::AlreadyExists;
+        assert_eq!(kind(exists, "invoice is already paid"), LndErrorKind::AlreadyPaid);
+        assert_eq!(kind(exists, "payment is in transition"), LndErrorKind::InTransition);
+        assert_eq!(kind(Code::NotFound, "unable to locate invoice"), LndErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_lost_connection_is_never_a_refusal() {
+        for code in [Code::Cancelled, Code::DeadlineExceeded, Code::Unavailable, Code::Internal, Code::Aborted] {
+            let error = LndError::from(Status::new(code, "whatever"));
+            assert_eq!(error.kind, LndErrorKind::Unknown);
+            assert!(!error.kind.is_definite());
+            assert!(error.retryable(true) && !error.retryable(false));
+        }
+        let local = Status::from_error(Box::new(std::io::Error::other("10.0.0.1:10009 broke")));
+        let error = LndError::from(local);
+        assert_eq!(error.kind, LndErrorKind::Unknown);
+        assert!(!error.message.contains("10.0.0.1"), "no address in a message of ours");
+    }
+
+    #[test]
+    fn a_failed_connect_is_known_to_have_sent_nothing() {
+        let local = Status::from_error(Box::new(ConnectError("refused".into())));
+        let error = LndError::from(local);
+        assert_eq!(error.kind, LndErrorKind::Unreachable);
+        assert!(error.retryable(false));
+    }
+}

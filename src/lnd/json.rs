@@ -82,3 +82,7 @@ impl<K: Serialize, V, W: Serialize> Serialize for Map<'_, K, V, W> {
         serializer.collect_map(self.0.iter().map(|(key, value)| (key, (self.1)(value))))
     }
 }
+
+#[cfg(test)]
+#[path = "json_tests.rs"]
+mod tests;

@@ -73,10 +73,9 @@ pub enum TlsError {
 /// Nothing is sent before the first call, and a connection that broke is made anew by the next one.
 pub fn channel(address: &str, cert: &PinnedCert) -> Result<Channel, TlsError> {
     let endpoint = Endpoint::from_shared(format!("https://{address}")).map_err(|_| TlsError::Address)?;
-    let host = endpoint.uri().port().and(endpoint.uri().host()).ok_or(TlsError::Address)?;
-    if endpoint.uri().path() != "/" {
-        return Err(TlsError::Address);
-    }
+    let uri = endpoint.uri();
+    let is_plain = uri.authority().is_some_and(|part| part == address) && !address.contains('@');
+    let host = uri.port().and(uri.host()).filter(|host| is_plain && !host.is_empty()).ok_or(TlsError::Address)?;
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let name = if ServerName::try_from(host).is_ok() { host } else { ANY_NAME };
     let tls = ClientTlsConfig::new().domain_name(name).timeout(CONNECT_TIMEOUT);
@@ -152,3 +151,7 @@ pub(super) fn is_wrong_certificate(error: &(dyn std::error::Error + 'static)) ->
     }
     false
 }
+
+#[cfg(test)]
+#[path = "tls_tests.rs"]
+mod tests;
