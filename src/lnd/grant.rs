@@ -50,7 +50,7 @@ impl Grant {
         match self {
             Self::Read => READ,
             Self::Invoice => &["/lnrpc.Lightning/AddInvoice"],
-            Self::Pay => &["/routerrpc.Router/SendPaymentV2", "/routerrpc.Router/TrackPaymentV2"],
+            Self::Pay => PAY,
             Self::OpenChannel => &["/lnrpc.Lightning/OpenChannel"],
             Self::CloseChannel => &["/lnrpc.Lightning/CloseChannel"],
             Self::Peers => PEERS,
@@ -67,6 +67,8 @@ const READ: &[&str] = &[
     "/lnrpc.Lightning/ChannelBalance",
     "/lnrpc.Lightning/ClosedChannels",
     "/lnrpc.Lightning/DecodePayReq",
+    "/lnrpc.Lightning/EstimateFee",
+    "/lnrpc.Lightning/GetChanInfo",
     "/lnrpc.Lightning/GetInfo",
     "/lnrpc.Lightning/GetNodeInfo",
     "/lnrpc.Lightning/GetRecoveryInfo",
@@ -90,6 +92,15 @@ const READ: &[&str] = &[
     "/walletrpc.WalletKit/GetTransaction",
     "/walletrpc.WalletKit/ListLeases",
     "/walletrpc.WalletKit/ListUnspent",
+    "/walletrpc.WalletKit/RequiredReserve",
+];
+
+/// EstimateRouteFee is here because it sends probes, whatever lnd's own permission for it says.
+const PAY: &[&str] = &[
+    "/routerrpc.Router/EstimateRouteFee",
+    "/routerrpc.Router/ResetMissionControl",
+    "/routerrpc.Router/SendPaymentV2",
+    "/routerrpc.Router/TrackPaymentV2",
 ];
 
 const PEERS: &[&str] =
@@ -99,6 +110,8 @@ const WITHDRAW: &[&str] = &[
     "/lnrpc.Lightning/SendCoins",
     "/walletrpc.WalletKit/FinalizePsbt",
     "/walletrpc.WalletKit/FundPsbt",
+    "/walletrpc.WalletKit/LabelTransaction",
+    "/walletrpc.WalletKit/LeaseOutput",
     "/walletrpc.WalletKit/ListLeases",
     "/walletrpc.WalletKit/PublishTransaction",
     "/walletrpc.WalletKit/ReleaseOutput",
@@ -140,8 +153,9 @@ mod tests {
     use super::*;
 
     /// Methods that move money or change the node, with the one grant that may open each.
-    const GUARDED: [(&str, Grant); 9] = [
+    const GUARDED: [(&str, Grant); 10] = [
         ("/routerrpc.Router/SendPaymentV2", Grant::Pay),
+        ("/routerrpc.Router/EstimateRouteFee", Grant::Pay),
         ("/lnrpc.Lightning/OpenChannel", Grant::OpenChannel),
         ("/lnrpc.Lightning/CloseChannel", Grant::CloseChannel),
         ("/lnrpc.Lightning/SendCoins", Grant::Withdraw),
@@ -158,6 +172,29 @@ mod tests {
             for grant in Grant::ALL {
                 let opens = grant.ops().contains(&Op::uri(method));
                 assert_eq!(opens, grant == owner, "{grant:?} and {method}");
+            }
+        }
+    }
+
+    /// A call that no grant opens would be refused by lnd only when it is first needed.
+    #[test]
+    fn every_call_of_the_wire_format_has_its_grant() {
+        let services = [
+            ("lnrpc.Lightning", include_str!("../../proto/lnrpc/lightning.proto")),
+            ("routerrpc.Router", include_str!("../../proto/routerrpc/router.proto")),
+            ("walletrpc.WalletKit", include_str!("../../proto/walletrpc/walletkit.proto")),
+            ("verrpc.Versioner", include_str!("../../proto/verrpc/verrpc.proto")),
+        ];
+        let granted: BTreeSet<&str> = Grant::ALL.iter().flat_map(|grant| grant.methods()).copied().collect();
+        for (service, proto) in services {
+            let calls: Vec<&str> = proto
+                .lines()
+                .filter_map(|line| line.trim_start().strip_prefix("rpc ")?.split([' ', '(']).next())
+                .collect();
+            assert!(!calls.is_empty(), "{service}");
+            for call in calls {
+                let method = format!("/{service}/{call}");
+                assert!(granted.contains(method.as_str()), "{method}");
             }
         }
     }

@@ -4,9 +4,8 @@ use std::fmt;
 
 use rand::CryptoRng;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType, SerialNumber,
-    SubjectPublicKeyInfo,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType, SerialNumber, SubjectPublicKeyInfo,
 };
 use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer, pem::PemObject};
 use sha2::{Digest, Sha256};
@@ -15,8 +14,7 @@ use x509_parser::{certification_request::X509CertificationRequest, prelude::From
 use zeroize::Zeroizing;
 
 use super::{
-    Fingerprint, Identity, Peer, PkiError, SCHEME, Serial, Validity, is_deployment, is_label,
-    only_uri, parse,
+    Fingerprint, Identity, Peer, PkiError, SCHEME, Serial, Validity, is_deployment, is_label, only_uri, parse,
 };
 
 /// How long an issued certificate is valid unless configured otherwise.
@@ -43,11 +41,7 @@ impl CaCert {
     /// Like [`Self::from_pem`], and it must be the very one with this fingerprint.
     pub fn from_pem_pinned(pem: &str, fingerprint: Fingerprint) -> Result<Self, PkiError> {
         let ca = Self::from_pem(pem)?;
-        if ca.fingerprint() == fingerprint {
-            Ok(ca)
-        } else {
-            Err(PkiError::Fingerprint)
-        }
+        if ca.fingerprint() == fingerprint { Ok(ca) } else { Err(PkiError::Fingerprint) }
     }
 
     pub(super) fn from_der(der: &CertificateDer<'_>) -> Result<Self, PkiError> {
@@ -58,10 +52,7 @@ impl CaCert {
             .filter(|deployment| is_deployment(deployment) && parsed.is_ca())
             .ok_or(PkiError::Certificate)?
             .to_owned();
-        Ok(Self {
-            der: der.clone().into_owned(),
-            deployment,
-        })
+        Ok(Self { der: der.clone().into_owned(), deployment })
     }
 
     pub fn der(&self) -> &CertificateDer<'static> {
@@ -112,20 +103,13 @@ impl fmt::Debug for Ca {
 
 impl Ca {
     /// A new CA with a fresh P-256 key, for a deployment's whole life.
-    pub fn create(
-        deployment: &str,
-        now: OffsetDateTime,
-        rng: &mut impl CryptoRng,
-    ) -> Result<Self, PkiError> {
+    pub fn create(deployment: &str, now: OffsetDateTime, rng: &mut impl CryptoRng) -> Result<Self, PkiError> {
         if !is_deployment(deployment) {
             return Err(PkiError::Name { what: "deployment" });
         }
         let mut params = params(now, CA_LIFETIME, random_serial(rng));
-        params
-            .distinguished_name
-            .push(DnType::CommonName, format!("scale-lnd CA of {deployment}"));
-        params.subject_alt_names =
-            vec![SanType::URI(format!("{SCHEME}{deployment}/ca").try_into()?)];
+        params.distinguished_name.push(DnType::CommonName, format!("scale-lnd CA of {deployment}"));
+        params.subject_alt_names = vec![SanType::URI(format!("{SCHEME}{deployment}/ca").try_into()?)];
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let key = Zeroizing::new(KeyPair::generate()?);
@@ -169,29 +153,20 @@ impl Ca {
         let serial = random_serial(rng);
         let mut params = params(now, lifetime, serial);
         // TLS does not look at a trust anchor's own end, so a leaf must not outlive it.
-        params.not_after = params
-            .not_after
-            .min(Validity::of(&self.cert.der)?.not_after);
+        params.not_after = params.not_after.min(Validity::of(&self.cert.der)?.not_after);
         params.subject_alt_names = vec![
             SanType::URI(identity.uri(&self.cert.deployment).try_into()?),
             SanType::DnsName(identity.dns_name().try_into()?),
         ];
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![
-            ExtendedKeyUsagePurpose::ServerAuth,
-            ExtendedKeyUsagePurpose::ClientAuth,
-        ];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         params.use_authority_key_identifier_extension = true;
         let issuer = Issuer::from_ca_cert_der(&self.cert.der, &*self.key)?;
         let certificate = params.signed_by(&key, &issuer)?;
         // As any verifier will read it.
         let Peer { validity, .. } = Peer::from_cert(certificate.der(), &self.cert.deployment)?;
-        Ok(Issued {
-            cert_pem: certificate.pem(),
-            serial,
-            validity,
-        })
+        Ok(Issued { cert_pem: certificate.pem(), serial, validity })
     }
 
     /// A new key and its certificate at once, for a master's own use: (certificate, key as PEM).
@@ -203,10 +178,7 @@ impl Ca {
         rng: &mut impl CryptoRng,
     ) -> Result<(Issued, Zeroizing<String>), PkiError> {
         let (key_pem, csr_pem) = make_csr()?;
-        Ok((
-            self.issue_from_csr(&csr_pem, identity, lifetime, now, rng)?,
-            key_pem,
-        ))
+        Ok((self.issue_from_csr(&csr_pem, identity, lifetime, now, rng)?, key_pem))
     }
 }
 
@@ -229,19 +201,14 @@ fn csr_public_key(csr_pem: &str) -> Result<SubjectPublicKeyInfo, PkiError> {
     if csr_pem.len() > CSR_MAX_LEN {
         return Err(PkiError::Csr);
     }
-    let der = CertificateSigningRequestDer::from_pem_slice(csr_pem.as_bytes())
-        .map_err(|_| PkiError::Csr)?;
+    let der = CertificateSigningRequestDer::from_pem_slice(csr_pem.as_bytes()).map_err(|_| PkiError::Csr)?;
     let Ok(([], request)) = X509CertificationRequest::from_der(&der) else {
         return Err(PkiError::Csr);
     };
     request.verify_signature().map_err(|_| PkiError::Csr)?;
     let spki = request.certification_request_info.subject_pki.raw;
     let key = SubjectPublicKeyInfo::from_der(spki).map_err(|_| PkiError::CsrKey)?;
-    if key.algorithm() == &PKCS_ECDSA_P256_SHA256 {
-        Ok(key)
-    } else {
-        Err(PkiError::CsrKey)
-    }
+    if key.algorithm() == &PKCS_ECDSA_P256_SHA256 { Ok(key) } else { Err(PkiError::CsrKey) }
 }
 
 fn params(now: OffsetDateTime, lifetime: Duration, serial: Serial) -> CertificateParams {
@@ -269,12 +236,6 @@ fn to_pem(der: &CertificateDer<'_>) -> String {
     use base64::{Engine, prelude::BASE64_STANDARD};
 
     let text = BASE64_STANDARD.encode(der);
-    let lines: Vec<&str> = (0..text.len())
-        .step_by(64)
-        .map(|at| &text[at..text.len().min(at + 64)])
-        .collect();
-    format!(
-        "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n",
-        lines.join("\n")
-    )
+    let lines: Vec<&str> = (0..text.len()).step_by(64).map(|at| &text[at..text.len().min(at + 64)]).collect();
+    format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
 }

@@ -27,15 +27,12 @@ struct Current {
 impl Credentials {
     /// From the issued certificate and its key, both PEM. Fails unless they belong together and to this deployment.
     pub fn from_pem(cert_pem: &str, key_pem: &str, ca: &CaCert) -> Result<Self, PkiError> {
-        Ok(Self(Arc::new(ArcSwap::from_pointee(Current::from_pem(
-            cert_pem, key_pem, ca,
-        )?))))
+        Ok(Self(Arc::new(ArcSwap::from_pointee(Current::from_pem(cert_pem, key_pem, ca)?))))
     }
 
     /// Puts a renewed certificate in place of the old one.
     pub fn replace(&self, cert_pem: &str, key_pem: &str, ca: &CaCert) -> Result<(), PkiError> {
-        self.0
-            .store(Arc::new(Current::from_pem(cert_pem, key_pem, ca)?));
+        self.0.store(Arc::new(Current::from_pem(cert_pem, key_pem, ca)?));
         Ok(())
     }
 
@@ -53,27 +50,18 @@ impl Current {
     fn from_pem(cert_pem: &str, key_pem: &str, ca: &CaCert) -> Result<Self, PkiError> {
         let leaf = first_certificate(cert_pem)?;
         let own = Peer::from_cert(&leaf, ca.deployment())?;
-        let secret =
-            PrivateKeyDer::from_pem_slice(key_pem.as_bytes()).map_err(|_| PkiError::Key)?;
+        let secret = PrivateKeyDer::from_pem_slice(key_pem.as_bytes()).map_err(|_| PkiError::Key)?;
         // The CA's certificate goes with it: a new agent knows only its fingerprint.
         let chain = vec![leaf, ca.der().clone()];
-        let key = CertifiedKey::from_der(chain, secret, &aws_lc_rs::default_provider())
-            .map_err(|_| PkiError::Key)?;
-        Ok(Self {
-            key: Arc::new(key),
-            own,
-        })
+        let key = CertifiedKey::from_der(chain, secret, &aws_lc_rs::default_provider()).map_err(|_| PkiError::Key)?;
+        Ok(Self { key: Arc::new(key), own })
     }
 }
 
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let own = self.own();
-        write!(
-            f,
-            "Credentials({:?}, {:?}, key redacted)",
-            own.identity, own.serial
-        )
+        write!(f, "Credentials({:?}, {:?}, key redacted)", own.identity, own.serial)
     }
 }
 

@@ -7,8 +7,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use rcgen::{
-    CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    KeyUsagePurpose, SanType,
+    CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, SanType,
 };
 use time::{Duration, OffsetDateTime};
 use zeroize::Zeroizing;
@@ -28,26 +27,17 @@ pub struct LndCert {
 
 impl std::fmt::Debug for LndCert {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LndCert")
-            .field("cert_pem", &self.cert_pem)
-            .finish_non_exhaustive()
+        f.debug_struct("LndCert").field("cert_pem", &self.cert_pem).finish_non_exhaustive()
     }
 }
 
 /// A self-signed certificate for localhost, the loopback addresses, and the addresses and names given.
-pub fn make_lnd_cert(
-    ips: &[IpAddr],
-    dns: &[String],
-    now: OffsetDateTime,
-) -> Result<LndCert, PkiError> {
+pub fn make_lnd_cert(ips: &[IpAddr], dns: &[String], now: OffsetDateTime) -> Result<LndCert, PkiError> {
     let mut names = vec![SanType::DnsName("localhost".try_into()?)];
     for name in dns {
         names.push(SanType::DnsName(name.as_str().try_into()?));
     }
-    let loopback = [
-        IpAddr::V4(Ipv4Addr::LOCALHOST),
-        IpAddr::V6(Ipv6Addr::LOCALHOST),
-    ];
+    let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
     names.extend(loopback.iter().chain(ips).map(|&ip| SanType::IpAddress(ip)));
     let mut seen = std::collections::HashSet::new();
     names.retain(|name| seen.insert(name.clone()));
@@ -63,10 +53,7 @@ pub fn make_lnd_cert(
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     let key = Zeroizing::new(KeyPair::generate()?);
     let cert_pem = params.self_signed(&*key)?.pem();
-    Ok(LndCert {
-        cert_pem,
-        key_pem: Zeroizing::new(key.serialize_pem()),
-    })
+    Ok(LndCert { cert_pem, key_pem: Zeroizing::new(key.serialize_pem()) })
 }
 
 /// When a `tls.cert` expires.

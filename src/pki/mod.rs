@@ -22,9 +22,7 @@ use x509_parser::{certificate::X509Certificate, extensions::GeneralName, prelude
 pub use ca::{Ca, CaCert, DEFAULT_LIFETIME, Issued, make_csr, public_key_hash};
 pub use credentials::Credentials;
 pub use tls::{Trust, for_enrolment};
-pub use transport::{
-    ClientTls, ConnectedPeer, PeerStream, ServerTls, connected_peer, peer_identity,
-};
+pub use transport::{ClientTls, ConnectedPeer, PeerStream, ServerTls, connected_peer, peer_identity};
 
 const SCHEME: &str = "scale-lnd://";
 const DNS_SUFFIX: &str = "scale-lnd.internal";
@@ -78,18 +76,13 @@ impl Identity {
 /// An id is part of a DNS name, so it is one lower-case label of it.
 fn is_label(text: &str) -> bool {
     (1..=63).contains(&text.len())
-        && text
-            .bytes()
-            .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_'))
+        && text.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_'))
         && !text.starts_with('-')
         && !text.ends_with('-')
 }
 
 fn is_deployment(text: &str) -> bool {
-    (1..=63).contains(&text.len())
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+    (1..=63).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
 }
 
 /// The serial number of a certificate the deployment's CA issued.
@@ -145,9 +138,7 @@ impl FromStr for Fingerprint {
 
     fn from_str(text: &str) -> Result<Self, PkiError> {
         let mut fingerprint = Self([0; 32]);
-        hex::decode_to_slice(text, &mut fingerprint.0).map_err(|_| PkiError::Name {
-            what: "fingerprint",
-        })?;
+        hex::decode_to_slice(text, &mut fingerprint.0).map_err(|_| PkiError::Name { what: "fingerprint" })?;
         Ok(fingerprint)
     }
 }
@@ -171,10 +162,7 @@ impl Validity {
 
     fn of_parsed(certificate: &X509Certificate<'_>) -> Self {
         let validity = certificate.validity();
-        Self {
-            not_before: validity.not_before.to_datetime(),
-            not_after: validity.not_after.to_datetime(),
-        }
+        Self { not_before: validity.not_before.to_datetime(), not_after: validity.not_after.to_datetime() }
     }
 
     /// When to renew it: after two thirds of its life.
@@ -204,15 +192,8 @@ impl Peer {
         if of != deployment {
             return Err(PkiError::Deployment);
         }
-        let serial = parsed
-            .raw_serial()
-            .try_into()
-            .map_err(|_| PkiError::Certificate)?;
-        Ok(Self {
-            identity,
-            serial: Serial(serial),
-            validity: Validity::of_parsed(&parsed),
-        })
+        let serial = parsed.raw_serial().try_into().map_err(|_| PkiError::Certificate)?;
+        Ok(Self { identity, serial: Serial(serial), validity: Validity::of_parsed(&parsed) })
     }
 
     /// Whether the holder is to be obeyed still. A handshake checks it once; a connection outlives that.
@@ -267,19 +248,11 @@ fn parse<'a>(certificate: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>,
 
 /// The one URI among the certificate's names; two would be ambiguous.
 fn only_uri<'a>(certificate: &'a X509Certificate<'_>) -> Result<&'a str, PkiError> {
-    let names = certificate
-        .subject_alternative_name()
-        .ok()
-        .flatten()
-        .ok_or(PkiError::Certificate)?;
-    let mut uris = names
-        .value
-        .general_names
-        .iter()
-        .filter_map(|name| match name {
-            GeneralName::URI(uri) => Some(*uri),
-            _ => None,
-        });
+    let names = certificate.subject_alternative_name().ok().flatten().ok_or(PkiError::Certificate)?;
+    let mut uris = names.value.general_names.iter().filter_map(|name| match name {
+        GeneralName::URI(uri) => Some(*uri),
+        _ => None,
+    });
     match (uris.next(), uris.next()) {
         (Some(uri), None) => Ok(uri),
         _ => Err(PkiError::Certificate),

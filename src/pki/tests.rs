@@ -24,9 +24,7 @@ fn rng() -> StdRng {
 }
 
 fn agent(host_id: &str) -> Identity {
-    Identity::Agent {
-        host_id: host_id.into(),
-    }
+    Identity::Agent { host_id: host_id.into() }
 }
 
 fn master() -> Identity {
@@ -51,10 +49,7 @@ impl Deployment {
     }
 
     fn issue_at(&self, identity: &Identity, at: OffsetDateTime) -> Credentials {
-        let (issued, key) = self
-            .ca
-            .issue(identity, DEFAULT_LIFETIME, at, &mut rng())
-            .unwrap();
+        let (issued, key) = self.ca.issue(identity, DEFAULT_LIFETIME, at, &mut rng()).unwrap();
         Credentials::from_pem(&issued.cert_pem, &key, self.ca.cert()).unwrap()
     }
 
@@ -73,11 +68,7 @@ async fn serve(tls: ServerTls) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     let routes = Routes::from(Router::new().route("/", any(who)));
-    tokio::spawn(
-        Server::builder()
-            .add_routes(routes)
-            .serve_with_incoming(tls.incoming(listener)),
-    );
+    tokio::spawn(Server::builder().add_routes(routes).serve_with_incoming(tls.incoming(listener)));
     addr
 }
 
@@ -91,28 +82,18 @@ async fn who(request: HttpRequest) -> String {
 }
 
 /// What the server takes us for; an error where either side refuses the other.
-async fn ask(
-    tls: &ClientTls,
-    addr: SocketAddr,
-) -> Result<String, Box<dyn std::error::Error + Send + Sync>> {
-    let mut channel = tls
-        .connect(&ClientTls::endpoint(&addr.to_string())?)
-        .await?;
+async fn ask(tls: &ClientTls, addr: SocketAddr) -> Result<String, Box<dyn std::error::Error + Send + Sync>> {
+    let mut channel = tls.connect(&ClientTls::endpoint(&addr.to_string())?).await?;
     let request = http::Request::get("/").body(tonic::body::Body::empty())?;
     let body = channel.ready().await?.call(request).await?.into_body();
-    let text = axum::body::to_bytes(axum::body::Body::new(body), 1024)
-        .await?
-        .to_vec();
+    let text = axum::body::to_bytes(axum::body::Body::new(body), 1024).await?.to_vec();
     Ok(String::from_utf8(text)?)
 }
 
 /// The whole chain of an error, to tell one refusal from another.
 fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let sources = std::iter::successors(Some(error), |error| error.source());
-    sources
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(": ")
+    sources.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// Why one side refuses the other. In TLS 1.3 the client learns of the server's refusal by an alert that a reset of the

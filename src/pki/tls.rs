@@ -14,9 +14,7 @@ use rustls::{
 
 use super::{
     CaCert, ClientTls, Credentials, Fingerprint, Identity, PkiError, Revocations, ServerTls,
-    verify::{
-        Accept, ClientVerifier, EnrolmentVerifier, Policy, ServerVerifier, roots, server_verifier,
-    },
+    verify::{Accept, ClientVerifier, EnrolmentVerifier, Policy, ServerVerifier, roots, server_verifier},
 };
 
 const ALPN_HTTP2: &[u8] = b"h2";
@@ -54,16 +52,8 @@ impl Trust {
 
     /// How a master reaches one host's agent, and no other's.
     pub fn dial_agent(&self, own: &Credentials, host_id: &str) -> Result<ClientTls, PkiError> {
-        let agent = Identity::Agent {
-            host_id: host_id.into(),
-        };
-        self.client(
-            own,
-            Accept::Agent {
-                host_id: host_id.into(),
-            },
-            &agent,
-        )
+        let agent = Identity::Agent { host_id: host_id.into() };
+        self.client(own, Accept::Agent { host_id: host_id.into() }, &agent)
     }
 
     /// How an agent that has its certificate reaches any master.
@@ -72,34 +62,19 @@ impl Trust {
     }
 
     fn policy(&self, accept: Accept) -> Policy {
-        Policy {
-            deployment: self.ca.deployment().to_owned(),
-            accept,
-            revoked: self.revoked.clone(),
-        }
+        Policy { deployment: self.ca.deployment().to_owned(), accept, revoked: self.revoked.clone() }
     }
 
-    fn server(
-        &self,
-        own: &Credentials,
-        accept: Accept,
-        mandatory: bool,
-    ) -> Result<ServerTls, PkiError> {
+    fn server(&self, own: &Credentials, accept: Accept, mandatory: bool) -> Result<ServerTls, PkiError> {
         let provider = provider();
-        let mut webpki =
-            WebPkiClientVerifier::builder_with_provider(roots(&self.ca)?, provider.clone());
+        let mut webpki = WebPkiClientVerifier::builder_with_provider(roots(&self.ca)?, provider.clone());
         if !mandatory {
             webpki = webpki.allow_unauthenticated();
         }
-        let webpki = webpki
-            .build()
-            .map_err(|error| Error::General(error.to_string()))?;
+        let webpki = webpki.build().map_err(|error| Error::General(error.to_string()))?;
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&TLS13])?
-            .with_client_cert_verifier(Arc::new(ClientVerifier {
-                webpki,
-                policy: self.policy(accept),
-            }))
+            .with_client_cert_verifier(Arc::new(ClientVerifier { webpki, policy: self.policy(accept) }))
             .with_cert_resolver(Arc::new(own.clone()));
         config.alpn_protocols = vec![ALPN_HTTP2.to_vec()];
         config.session_storage = Arc::new(NoServerSessionStorage {});
@@ -107,18 +82,10 @@ impl Trust {
         Ok(ServerTls::new(config, self.ca.deployment()))
     }
 
-    fn client(
-        &self,
-        own: &Credentials,
-        accept: Accept,
-        server: &Identity,
-    ) -> Result<ClientTls, PkiError> {
+    fn client(&self, own: &Credentials, accept: Accept, server: &Identity) -> Result<ClientTls, PkiError> {
         let provider = provider();
         let webpki = server_verifier(&self.ca, &provider)?;
-        let verifier = ServerVerifier {
-            webpki,
-            policy: self.policy(accept),
-        };
+        let verifier = ServerVerifier { webpki, policy: self.policy(accept) };
         client(provider, Arc::new(verifier), Some(own), server)
     }
 }
@@ -126,10 +93,7 @@ impl Trust {
 /// How a new agent reaches a master: it has no certificate, and knows the CA by the fingerprint in its join token.
 pub fn for_enrolment(ca: Fingerprint) -> Result<ClientTls, PkiError> {
     let provider = provider();
-    let verifier = EnrolmentVerifier {
-        ca,
-        provider: provider.clone(),
-    };
+    let verifier = EnrolmentVerifier { ca, provider: provider.clone() };
     client(provider, Arc::new(verifier), None, &any_master())
 }
 
@@ -139,8 +103,7 @@ fn client(
     own: Option<&Credentials>,
     server: &Identity,
 ) -> Result<ClientTls, PkiError> {
-    let name =
-        ServerName::try_from(server.dns_name()).map_err(|_| PkiError::Name { what: "host_id" })?;
+    let name = ServerName::try_from(server.dns_name()).map_err(|_| PkiError::Name { what: "host_id" })?;
     let config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&TLS13])?
         .dangerous()

@@ -42,27 +42,17 @@ pub struct ServerTls {
 
 impl ServerTls {
     pub(super) fn new(config: ServerConfig, deployment: &str) -> Self {
-        Self {
-            config: Arc::new(config),
-            deployment: deployment.into(),
-        }
+        Self { config: Arc::new(config), deployment: deployment.into() }
     }
 
     /// Connections for tonic's `serve_with_incoming`. Handshakes run beside each other, so a slow or silent client
     /// holds up nobody; one that fails is logged and dropped.
-    pub fn incoming(
-        self,
-        listener: TcpListener,
-    ) -> impl Stream<Item = Result<PeerStream, Infallible>> + Send {
+    pub fn incoming(self, listener: TcpListener) -> impl Stream<Item = Result<PeerStream, Infallible>> + Send {
         let acceptor = TlsAcceptor::from(self.config);
-        stream::unfold(listener, |listener| async move {
-            Some((accept(&listener).await, listener))
-        })
-        .map(move |(tcp, remote_addr)| {
-            handshake(acceptor.clone(), tcp, remote_addr, self.deployment.clone())
-        })
-        .buffer_unordered(HANDSHAKES_AT_ONCE)
-        .filter_map(|accepted| std::future::ready(accepted.map(Ok)))
+        stream::unfold(listener, |listener| async move { Some((accept(&listener).await, listener)) })
+            .map(move |(tcp, remote_addr)| handshake(acceptor.clone(), tcp, remote_addr, self.deployment.clone()))
+            .buffer_unordered(HANDSHAKES_AT_ONCE)
+            .filter_map(|accepted| std::future::ready(accepted.map(Ok)))
     }
 }
 
@@ -96,10 +86,7 @@ async fn handshake(
         }
     };
     let certificate = tls.get_ref().1.peer_certificates().and_then(<[_]>::first);
-    let peer = match certificate
-        .map(|certificate| Peer::from_cert(certificate, &deployment))
-        .transpose()
-    {
+    let peer = match certificate.map(|certificate| Peer::from_cert(certificate, &deployment)).transpose() {
         Ok(peer) => peer,
         // The verifier has read the same certificate; a doubt is no reason to take the peer for a stranger.
         Err(error) => {
@@ -107,10 +94,7 @@ async fn handshake(
             return None;
         }
     };
-    Some(PeerStream {
-        io: tls,
-        peer: ConnectedPeer { remote_addr, peer },
-    })
+    Some(PeerStream { io: tls, peer: ConnectedPeer { remote_addr, peer } })
 }
 
 /// Who is at the other end of a connection. tonic puts it into the extensions of each request.
@@ -148,21 +132,13 @@ impl Connected for PeerStream {
 }
 
 impl AsyncRead for PeerStream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_read(cx, buf)
     }
 }
 
 impl AsyncWrite for PeerStream {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.io).poll_write(cx, buf)
     }
 
@@ -196,18 +172,13 @@ pub struct ClientTls {
 
 impl std::fmt::Debug for ClientTls {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ClientTls")
-            .field("name", &self.name)
-            .finish_non_exhaustive()
+        f.debug_struct("ClientTls").field("name", &self.name).finish_non_exhaustive()
     }
 }
 
 impl ClientTls {
     pub(super) fn new(config: ClientConfig, name: ServerName<'static>) -> Self {
-        Self {
-            connector: Arc::new(config).into(),
-            name,
-        }
+        Self { connector: Arc::new(config).into(), name }
     }
 
     /// The endpoint of `host:port`, for timeouts and keepalive to be set on. Its scheme is http because tonic wants
@@ -219,31 +190,22 @@ impl ClientTls {
     /// A channel that connects at its first call, and again after each loss.
     pub fn channel(&self, endpoint: &Endpoint) -> Channel {
         let tls = self.clone();
-        endpoint
-            .connect_with_connector_lazy(tower::service_fn(move |uri| tls.clone().connect_uri(uri)))
+        endpoint.connect_with_connector_lazy(tower::service_fn(move |uri| tls.clone().connect_uri(uri)))
     }
 
     /// A channel that is connected. A server that refuses our certificate shows it only at the first call (TLS 1.3).
     pub async fn connect(&self, endpoint: &Endpoint) -> Result<Channel, Error> {
         let tls = self.clone();
-        endpoint
-            .connect_with_connector(tower::service_fn(move |uri| tls.clone().connect_uri(uri)))
-            .await
+        endpoint.connect_with_connector(tower::service_fn(move |uri| tls.clone().connect_uri(uri))).await
     }
 
     async fn connect_uri(self, uri: Uri) -> io::Result<TokioIo<client::TlsStream<TcpStream>>> {
-        let (host, port) = uri
-            .host()
-            .zip(uri.port_u16())
-            .ok_or(io::ErrorKind::InvalidInput)?;
+        let (host, port) = uri.host().zip(uri.port_u16()).ok_or(io::ErrorKind::InvalidInput)?;
         let host = host.trim_start_matches('[').trim_end_matches(']');
         timeout(HANDSHAKE_TIMEOUT, async {
             let tcp = TcpStream::connect((host, port)).await?;
             tcp.set_nodelay(true)?;
-            self.connector
-                .connect(self.name.clone(), tcp)
-                .await
-                .map(TokioIo::new)
+            self.connector.connect(self.name.clone(), tcp).await.map(TokioIo::new)
         })
         .await?
     }

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, RootCertStore,
-    SignatureScheme,
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, RootCertStore, SignatureScheme,
     client::{
         WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -27,9 +26,7 @@ pub(super) enum Accept {
 impl Accept {
     fn allows(&self, identity: &Identity) -> bool {
         match (self, identity) {
-            (Self::Master, Identity::Master { .. }) | (Self::AnyAgent, Identity::Agent { .. }) => {
-                true
-            }
+            (Self::Master, Identity::Master { .. }) | (Self::AnyAgent, Identity::Agent { .. }) => true,
             (Self::Agent { host_id: wanted }, Identity::Agent { host_id }) => wanted == host_id,
             _ => false,
         }
@@ -78,9 +75,7 @@ impl ServerCertVerifier for ServerVerifier {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let verified =
-            self.webpki
-                .verify_server_cert(end_entity, intermediates, server_name, ocsp, now)?;
+        let verified = self.webpki.verify_server_cert(end_entity, intermediates, server_name, ocsp, now)?;
         self.policy.check(end_entity)?;
         Ok(verified)
     }
@@ -130,9 +125,7 @@ impl ClientCertVerifier for ClientVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let verified = self
-            .webpki
-            .verify_client_cert(end_entity, intermediates, now)?;
+        let verified = self.webpki.verify_client_cert(end_entity, intermediates, now)?;
         self.policy.check(end_entity)?;
         Ok(verified)
     }
@@ -182,19 +175,10 @@ impl ServerCertVerifier for EnrolmentVerifier {
             .find(|certificate| Fingerprint::of(certificate) == self.ca)
             .ok_or_else(|| refused(PkiError::Fingerprint))?;
         let ca = CaCert::from_der(pinned).map_err(refused)?;
-        let policy = Policy {
-            deployment: ca.deployment().to_owned(),
-            accept: Accept::Master,
-            revoked: Revocations::default(),
-        };
+        let policy =
+            Policy { deployment: ca.deployment().to_owned(), accept: Accept::Master, revoked: Revocations::default() };
         let webpki = server_verifier(&ca, &self.provider).map_err(refused)?;
-        ServerVerifier { webpki, policy }.verify_server_cert(
-            end_entity,
-            &[],
-            server_name,
-            ocsp,
-            now,
-        )
+        ServerVerifier { webpki, policy }.verify_server_cert(end_entity, &[], server_name, ocsp, now)
     }
 
     fn verify_tls12_signature(
@@ -213,18 +197,11 @@ impl ServerCertVerifier for EnrolmentVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(
-            message,
-            cert,
-            dss,
-            &self.provider.signature_verification_algorithms,
-        )
+        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider
-            .signature_verification_algorithms
-            .supported_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
 

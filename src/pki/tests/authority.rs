@@ -16,35 +16,18 @@ fn the_issuer_says_who_it_is_whatever_the_request_asks_for() {
         SanType::DnsName("master.scale-lnd.internal".try_into().unwrap()),
     ];
     asked.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    let csr = asked
-        .serialize_request(&KeyPair::generate().unwrap())
-        .unwrap()
-        .pem()
-        .unwrap();
+    let csr = asked.serialize_request(&KeyPair::generate().unwrap()).unwrap().pem().unwrap();
 
-    let issued =
-        d.ca.issue_from_csr(&csr, &agent("h1"), DEFAULT_LIFETIME, now(), &mut rng())
-            .unwrap();
+    let issued = d.ca.issue_from_csr(&csr, &agent("h1"), DEFAULT_LIFETIME, now(), &mut rng()).unwrap();
     let leaf = ca::first_certificate(&issued.cert_pem).unwrap();
     let parsed = parse(&leaf).unwrap();
-    let names = &parsed
-        .subject_alternative_name()
-        .unwrap()
-        .unwrap()
-        .value
-        .general_names;
-    let wanted = [
-        GeneralName::URI("scale-lnd://d/agent/h1"),
-        GeneralName::DNSName("h1.agent.scale-lnd.internal"),
-    ];
+    let names = &parsed.subject_alternative_name().unwrap().unwrap().value.general_names;
+    let wanted = [GeneralName::URI("scale-lnd://d/agent/h1"), GeneralName::DNSName("h1.agent.scale-lnd.internal")];
     assert_eq!(names.as_slice(), wanted);
     assert!(!parsed.is_ca());
     assert_eq!(parsed.subject().iter().count(), 0);
     assert_eq!(Peer::from_cert(&leaf, "d").unwrap().identity, agent("h1"));
-    assert!(matches!(
-        Peer::from_cert(&leaf, "e"),
-        Err(PkiError::Deployment)
-    ));
+    assert!(matches!(Peer::from_cert(&leaf, "e"), Err(PkiError::Deployment)));
 }
 
 #[test]
@@ -52,23 +35,15 @@ fn a_request_must_prove_its_key() {
     let d = Deployment::new("d");
     let (_, csr) = make_csr().unwrap();
     let (_, other) = make_csr().unwrap();
-    let issue = |csr: &str| {
-        d.ca.issue_from_csr(csr, &agent("h1"), DEFAULT_LIFETIME, now(), &mut rng())
-    };
+    let issue = |csr: &str| d.ca.issue_from_csr(csr, &agent("h1"), DEFAULT_LIFETIME, now(), &mut rng());
     assert!(issue(&csr).is_ok());
     // The signature of another request under this one's content.
     let der = |pem: &str| {
         use rustls::pki_types::{CertificateSigningRequestDer, pem::PemObject};
-        CertificateSigningRequestDer::from_pem_slice(pem.as_bytes())
-            .unwrap()
-            .to_vec()
+        CertificateSigningRequestDer::from_pem_slice(pem.as_bytes()).unwrap().to_vec()
     };
     let (mine, theirs) = (der(&csr), der(&other));
-    let forged: Vec<u8> = mine[..mine.len() - 8]
-        .iter()
-        .chain(&theirs[theirs.len() - 8..])
-        .copied()
-        .collect();
+    let forged: Vec<u8> = mine[..mine.len() - 8].iter().chain(&theirs[theirs.len() - 8..]).copied().collect();
     let forged = format!(
         "-----BEGIN CERTIFICATE REQUEST-----\n{}\n-----END CERTIFICATE REQUEST-----\n",
         base64::Engine::encode(&base64::prelude::BASE64_STANDARD, forged)
@@ -85,13 +60,8 @@ fn only_p256_keys_are_certified() {
     let d = Deployment::new("d");
     for algorithm in [&rcgen::PKCS_ECDSA_P384_SHA384, &rcgen::PKCS_ED25519] {
         let key = KeyPair::generate_for(algorithm).unwrap();
-        let csr = CertificateParams::default()
-            .serialize_request(&key)
-            .unwrap()
-            .pem()
-            .unwrap();
-        let refused =
-            d.ca.issue_from_csr(&csr, &agent("h1"), DEFAULT_LIFETIME, now(), &mut rng());
+        let csr = CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap();
+        let refused = d.ca.issue_from_csr(&csr, &agent("h1"), DEFAULT_LIFETIME, now(), &mut rng());
         assert!(matches!(refused, Err(PkiError::CsrKey)), "{refused:?}");
     }
 }
@@ -105,14 +75,8 @@ fn a_key_is_known_by_its_hash() {
         .unwrap()
         .pem()
         .unwrap();
-    assert_eq!(
-        public_key_hash(&csr).unwrap(),
-        public_key_hash(&again).unwrap()
-    );
-    assert_ne!(
-        public_key_hash(&csr).unwrap(),
-        public_key_hash(&make_csr().unwrap().1).unwrap()
-    );
+    assert_eq!(public_key_hash(&csr).unwrap(), public_key_hash(&again).unwrap());
+    assert_ne!(public_key_hash(&csr).unwrap(), public_key_hash(&make_csr().unwrap().1).unwrap());
 }
 
 #[test]
@@ -122,32 +86,18 @@ fn a_ca_is_kept_as_pem() {
     assert_eq!(again.cert(), d.ca.cert());
     assert_eq!(again.cert().deployment(), "d");
     let other = Deployment::new("d");
-    assert!(matches!(
-        Ca::from_pem(&d.ca.cert().pem(), &other.ca.key_pem()),
-        Err(PkiError::Key)
-    ));
-    let leaf =
-        d.ca.issue(&master(), DEFAULT_LIFETIME, now(), &mut rng())
-            .unwrap()
-            .0
-            .cert_pem;
-    assert!(matches!(
-        CaCert::from_pem(&leaf),
-        Err(PkiError::Certificate)
-    ));
+    assert!(matches!(Ca::from_pem(&d.ca.cert().pem(), &other.ca.key_pem()), Err(PkiError::Key)));
+    let leaf = d.ca.issue(&master(), DEFAULT_LIFETIME, now(), &mut rng()).unwrap().0.cert_pem;
+    assert!(matches!(CaCert::from_pem(&leaf), Err(PkiError::Certificate)));
     // What the read-back CA issues, the first one's trust accepts.
-    let (issued, key) = again
-        .issue(&master(), DEFAULT_LIFETIME, now(), &mut rng())
-        .unwrap();
+    let (issued, key) = again.issue(&master(), DEFAULT_LIFETIME, now(), &mut rng()).unwrap();
     Credentials::from_pem(&issued.cert_pem, &key, d.ca.cert()).unwrap();
 }
 
 #[test]
 fn no_key_is_in_debug() {
     let d = Deployment::new("d");
-    let (issued, key_pem) =
-        d.ca.issue(&master(), DEFAULT_LIFETIME, now(), &mut rng())
-            .unwrap();
+    let (issued, key_pem) = d.ca.issue(&master(), DEFAULT_LIFETIME, now(), &mut rng()).unwrap();
     let own = Credentials::from_pem(&issued.cert_pem, &key_pem, d.ca.cert()).unwrap();
     let server = d.trust.agent_server(&own).unwrap();
     let client = d.trust.dial_agent(&own, "h1").unwrap();
@@ -163,18 +113,11 @@ fn no_key_is_in_debug() {
 fn it_renews_at_two_thirds_and_never_outlives_its_ca() {
     let d = Deployment::new("d");
     let at = now();
-    let issue = |lifetime| {
-        d.ca.issue(&agent("h1"), lifetime, at, &mut rng())
-            .unwrap()
-            .0
-    };
+    let issue = |lifetime| d.ca.issue(&agent("h1"), lifetime, at, &mut rng()).unwrap().0;
     let validity = issue(Duration::days(30)).validity;
     assert!(validity.contains(at) && !validity.contains(at + Duration::days(31)));
     let renewal = validity.renew_at() - at;
-    assert!(
-        renewal > Duration::days(19) && renewal <= Duration::days(20),
-        "{renewal}"
-    );
+    assert!(renewal > Duration::days(19) && renewal <= Duration::days(20), "{renewal}");
     let ca_end = Validity::of_pem(&d.ca.cert().pem()).unwrap().not_after;
     assert_eq!(issue(Duration::days(100 * 365)).validity.not_after, ca_end);
 }
@@ -182,19 +125,12 @@ fn it_renews_at_two_thirds_and_never_outlives_its_ca() {
 #[test]
 fn serials_differ_and_are_read_back() {
     let d = Deployment::new("d");
-    let issue = || {
-        d.ca.issue(&agent("h1"), DEFAULT_LIFETIME, now(), &mut rng())
-            .unwrap()
-            .0
-    };
+    let issue = || d.ca.issue(&agent("h1"), DEFAULT_LIFETIME, now(), &mut rng()).unwrap().0;
     let (one, two) = (issue(), issue());
     assert_ne!(one.serial, two.serial);
     let leaf = ca::first_certificate(&one.cert_pem).unwrap();
     assert_eq!(Peer::from_cert(&leaf, "d").unwrap().serial, one.serial);
-    assert_eq!(
-        one.serial.to_string().parse::<Serial>().unwrap(),
-        one.serial
-    );
+    assert_eq!(one.serial.to_string().parse::<Serial>().unwrap(), one.serial);
 }
 
 #[test]

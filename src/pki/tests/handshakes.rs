@@ -22,13 +22,8 @@ async fn a_master_commands_the_agent_it_means() {
     let d = Deployment::new("d");
     let (master, host) = (d.issue(&master()), d.issue(&agent("h1")));
     let addr = d.agent_server(&host).await;
-    let seen = ask(&d.trust.dial_agent(&master, "h1").unwrap(), addr)
-        .await
-        .unwrap();
-    assert_eq!(
-        seen,
-        format!("scale-lnd://d/master/m1 {}", master.own().serial)
-    );
+    let seen = ask(&d.trust.dial_agent(&master, "h1").unwrap(), addr).await.unwrap();
+    assert_eq!(seen, format!("scale-lnd://d/master/m1 {}", master.own().serial));
 }
 
 #[tokio::test]
@@ -36,13 +31,8 @@ async fn a_master_knows_which_agent_reports() {
     let d = Deployment::new("d");
     let (own, host) = (d.issue(&master()), d.issue(&agent("h1")));
     let addr = d.master_server(&own).await;
-    let seen = ask(&d.trust.dial_master(&host).unwrap(), addr)
-        .await
-        .unwrap();
-    assert_eq!(
-        seen,
-        format!("scale-lnd://d/agent/h1 {}", host.own().serial)
-    );
+    let seen = ask(&d.trust.dial_master(&host).unwrap(), addr).await.unwrap();
+    assert_eq!(seen, format!("scale-lnd://d/agent/h1 {}", host.own().serial));
 }
 
 #[tokio::test]
@@ -50,15 +40,9 @@ async fn an_agents_certificate_commands_nobody() {
     let d = Deployment::new("d");
     let (h1, h2) = (d.issue(&agent("h1")), d.issue(&agent("h2")));
     let addr = d.agent_server(&h2).await;
-    assert_alert(
-        &refusal(&d.trust.dial_agent(&h1, "h2").unwrap(), addr).await,
-        NOT_ALLOWED,
-    );
+    assert_alert(&refusal(&d.trust.dial_agent(&h1, "h2").unwrap(), addr).await, NOT_ALLOWED);
     // Not even its own agent.
-    assert_alert(
-        &refusal(&d.trust.dial_agent(&h2, "h2").unwrap(), addr).await,
-        NOT_ALLOWED,
-    );
+    assert_alert(&refusal(&d.trust.dial_agent(&h2, "h2").unwrap(), addr).await, NOT_ALLOWED);
 }
 
 #[tokio::test]
@@ -68,10 +52,7 @@ async fn an_agent_does_not_pass_for_a_master() {
     // It listens where a master should.
     let addr = d.master_server(&h1).await;
     let refused = refusal(&d.trust.dial_master(&h2).unwrap(), addr).await;
-    assert!(
-        refused.contains("certificate not valid for name"),
-        "{refused}"
-    );
+    assert!(refused.contains("certificate not valid for name"), "{refused}");
 }
 
 #[tokio::test]
@@ -80,10 +61,7 @@ async fn a_host_does_not_pass_for_another() {
     let (master, h2) = (d.issue(&master()), d.issue(&agent("h2")));
     let addr = d.agent_server(&h2).await;
     let refused = refusal(&d.trust.dial_agent(&master, "h1").unwrap(), addr).await;
-    assert!(
-        refused.contains("certificate not valid for name"),
-        "{refused}"
-    );
+    assert!(refused.contains("certificate not valid for name"), "{refused}");
 }
 
 #[tokio::test]
@@ -92,10 +70,7 @@ async fn a_master_does_not_pass_for_a_host() {
     let own = d.issue(&master());
     let addr = d.agent_server(&own).await;
     let refused = refusal(&d.trust.dial_agent(&own, "h1").unwrap(), addr).await;
-    assert!(
-        refused.contains("certificate not valid for name"),
-        "{refused}"
-    );
+    assert!(refused.contains("certificate not valid for name"), "{refused}");
 }
 
 /// The names agree, so that only the look at the role is left to refuse.
@@ -103,41 +78,18 @@ async fn a_master_does_not_pass_for_a_host() {
 fn the_role_counts_apart_from_the_name() {
     let accepts = |accept: verify::Accept, identity: &Identity| {
         let d = Deployment::new("d");
-        let (issued, _) =
-            d.ca.issue(identity, DEFAULT_LIFETIME, now(), &mut rng())
-                .unwrap();
-        let policy = verify::Policy {
-            deployment: "d".into(),
-            accept,
-            revoked: Revocations::default(),
-        };
-        policy
-            .check(&ca::first_certificate(&issued.cert_pem).unwrap())
-            .is_ok()
+        let (issued, _) = d.ca.issue(identity, DEFAULT_LIFETIME, now(), &mut rng()).unwrap();
+        let policy = verify::Policy { deployment: "d".into(), accept, revoked: Revocations::default() };
+        policy.check(&ca::first_certificate(&issued.cert_pem).unwrap()).is_ok()
     };
     use verify::Accept;
     assert!(accepts(Accept::Master, &master()));
     assert!(!accepts(Accept::Master, &agent("m1")));
     assert!(accepts(Accept::AnyAgent, &agent("h1")));
     assert!(!accepts(Accept::AnyAgent, &master()));
-    assert!(accepts(
-        Accept::Agent {
-            host_id: "h1".into()
-        },
-        &agent("h1")
-    ));
-    assert!(!accepts(
-        Accept::Agent {
-            host_id: "h1".into()
-        },
-        &agent("h2")
-    ));
-    assert!(!accepts(
-        Accept::Agent {
-            host_id: "m1".into()
-        },
-        &master()
-    ));
+    assert!(accepts(Accept::Agent { host_id: "h1".into() }, &agent("h1")));
+    assert!(!accepts(Accept::Agent { host_id: "h1".into() }, &agent("h2")));
+    assert!(!accepts(Accept::Agent { host_id: "m1".into() }, &master()));
 }
 
 #[tokio::test]
@@ -150,20 +102,14 @@ async fn another_deployment_is_a_stranger_on_both_sides() {
 
         // Their master before our agent; it believes our CA, so that only our agent's refusal is seen.
         let addr = d.agent_server(&ours).await;
-        assert_alert(
-            &refusal(&d.trust.dial_agent(&their_master, "h1").unwrap(), addr).await,
-            STRANGER,
-        );
+        assert_alert(&refusal(&d.trust.dial_agent(&their_master, "h1").unwrap(), addr).await, STRANGER);
         // Our master before their agent, which would let it in.
         let gullible = serve(d.trust.agent_server(&theirs).unwrap()).await;
         let refused = refusal(&d.trust.dial_agent(&our_master, "h1").unwrap(), gullible).await;
         assert!(is_unknown_issuer(&refused), "{refused}");
 
         let addr = d.master_server(&our_master).await;
-        assert_alert(
-            &refusal(&d.trust.dial_master(&theirs).unwrap(), addr).await,
-            STRANGER,
-        );
+        assert_alert(&refusal(&d.trust.dial_master(&theirs).unwrap(), addr).await, STRANGER);
         let gullible = serve(d.trust.master_server(&their_master).unwrap()).await;
         let refused = refusal(&d.trust.dial_master(&ours).unwrap(), gullible).await;
         assert!(is_unknown_issuer(&refused), "{refused}");
@@ -179,10 +125,7 @@ async fn without_a_certificate_an_agent_hears_nobody() {
         .with_no_client_auth();
     config.alpn_protocols = vec![b"h2".to_vec()];
     let name = agent("h1").dns_name().try_into().unwrap();
-    assert_alert(
-        &refusal(&ClientTls::new(config, name), addr).await,
-        &["CertificateRequired"],
-    );
+    assert_alert(&refusal(&ClientTls::new(config, name), addr).await, &["CertificateRequired"]);
 }
 
 #[tokio::test]
@@ -201,10 +144,7 @@ async fn a_revoked_certificate_is_refused_on_both_sides() {
     let refused = refusal(&to_agent, agent_addr).await;
     assert!(refused.to_lowercase().contains("revoked"), "{refused}");
     let master_addr = d.master_server(&own).await;
-    assert_alert(
-        &refusal(&d.trust.dial_master(&host).unwrap(), master_addr).await,
-        REVOKED,
-    );
+    assert_alert(&refusal(&d.trust.dial_master(&host).unwrap(), master_addr).await, REVOKED);
 
     d.trust.revoked().replace([]);
     ask(&to_agent, agent_addr).await.unwrap();
@@ -214,23 +154,14 @@ async fn a_revoked_certificate_is_refused_on_both_sides() {
 async fn an_expired_certificate_is_refused_on_both_sides() {
     let d = Deployment::new("d");
     let (own, host) = (d.issue(&master()), d.issue(&agent("h1")));
-    let (old_own, old_host) = (
-        d.issue_at(&master(), now() - LONG_AGO),
-        d.issue_at(&agent("h1"), now() - LONG_AGO),
-    );
+    let (old_own, old_host) = (d.issue_at(&master(), now() - LONG_AGO), d.issue_at(&agent("h1"), now() - LONG_AGO));
     let addr = d.agent_server(&host).await;
-    assert_alert(
-        &refusal(&d.trust.dial_agent(&old_own, "h1").unwrap(), addr).await,
-        EXPIRED,
-    );
+    assert_alert(&refusal(&d.trust.dial_agent(&old_own, "h1").unwrap(), addr).await, EXPIRED);
     let addr = d.agent_server(&old_host).await;
     let refused = refusal(&d.trust.dial_agent(&own, "h1").unwrap(), addr).await;
     assert!(refused.contains("expired"), "{refused}");
     let addr = d.master_server(&own).await;
-    assert_alert(
-        &refusal(&d.trust.dial_master(&old_host).unwrap(), addr).await,
-        EXPIRED,
-    );
+    assert_alert(&refusal(&d.trust.dial_master(&old_host).unwrap(), addr).await, EXPIRED);
     assert!(!old_host.own().is_good(now(), &Revocations::default()));
     assert!(host.own().is_good(now(), &Revocations::default()));
 }
@@ -242,18 +173,12 @@ async fn a_renewed_certificate_is_presented_without_a_new_configuration() {
     let addr = d.master_server(&own).await;
     let tls = d.trust.dial_master(&host).unwrap();
     let before = ask(&tls, addr).await.unwrap();
-    let (renewed, key) =
-        d.ca.issue(&agent("h1"), DEFAULT_LIFETIME, now(), &mut rng())
-            .unwrap();
+    let (renewed, key) = d.ca.issue(&agent("h1"), DEFAULT_LIFETIME, now(), &mut rng()).unwrap();
     host.replace(&renewed.cert_pem, &key, d.ca.cert()).unwrap();
     let after = ask(&tls, addr).await.unwrap();
     assert_ne!(before, after);
     assert_eq!(after, format!("scale-lnd://d/agent/h1 {}", renewed.serial));
-    assert!(
-        host.replace(&renewed.cert_pem, &make_csr().unwrap().0, d.ca.cert())
-            .is_err(),
-        "another's key"
-    );
+    assert!(host.replace(&renewed.cert_pem, &make_csr().unwrap().0, d.ca.cert()).is_err(), "another's key");
 }
 
 #[tokio::test]
@@ -266,10 +191,7 @@ async fn silent_clients_hold_up_nobody() {
         silent.push(TcpStream::connect(addr).await.unwrap());
     }
     let tls = d.trust.dial_agent(&own, "h1").unwrap();
-    tokio::time::timeout(StdDuration::from_secs(5), ask(&tls, addr))
-        .await
-        .unwrap()
-        .unwrap();
+    tokio::time::timeout(StdDuration::from_secs(5), ask(&tls, addr)).await.unwrap().unwrap();
 }
 
 fn assert_alert(refusal: &str, alerts: &[&str]) {

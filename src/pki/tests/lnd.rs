@@ -34,28 +34,17 @@ async fn accepts(pinned: &LndCert, cert: &LndCert, name: &str) -> bool {
     let addr = listener.local_addr().unwrap();
     let served = tokio::spawn(async move {
         let (tcp, _) = listener.accept().await.unwrap();
-        TlsAcceptor::from(Arc::new(server))
-            .accept(tcp)
-            .await
-            .is_ok()
+        TlsAcceptor::from(Arc::new(server)).accept(tcp).await.is_ok()
     });
     let tcp = TcpStream::connect(addr).await.unwrap();
     let name = ServerName::try_from(name.to_owned()).unwrap();
-    let connected = TlsConnector::from(Arc::new(client))
-        .connect(name, tcp)
-        .await
-        .is_ok();
+    let connected = TlsConnector::from(Arc::new(client)).connect(name, tcp).await.is_ok();
     connected && served.await.unwrap()
 }
 
 fn make() -> LndCert {
     let private: IpAddr = "10.1.2.3".parse().unwrap();
-    make_lnd_cert(
-        &[private, "127.0.0.1".parse().unwrap()],
-        &["lnd.example".into()],
-        now(),
-    )
-    .unwrap()
+    make_lnd_cert(&[private, "127.0.0.1".parse().unwrap()], &["lnd.example".into()], now()).unwrap()
 }
 
 #[tokio::test]
@@ -77,11 +66,7 @@ fn it_lives_twenty_years_and_is_no_ca() {
     let cert = make();
     let years = (not_after(&cert.cert_pem).unwrap() - now()).whole_days() / 365;
     assert!((19..=20).contains(&years), "{years}");
-    assert!(
-        Validity::of_pem(&cert.cert_pem)
-            .unwrap()
-            .contains(now() - Duration::minutes(30))
-    );
+    assert!(Validity::of_pem(&cert.cert_pem).unwrap().contains(now() - Duration::minutes(30)));
     let der = ca::first_certificate(&cert.cert_pem).unwrap();
     let parsed = parse(&der).unwrap();
     assert!(!parsed.is_ca());
