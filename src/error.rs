@@ -2,6 +2,7 @@
 //!
 //! Nothing here knows HTTP; `http/problem.rs` maps these onto problem+json in one place.
 
+use crate::lnd::LndError;
 use crate::seal::SealError;
 
 /// Why the Store could not do what was asked.
@@ -70,6 +71,9 @@ pub enum Error {
     /// The Store.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// An lnd.
+    #[error(transparent)]
+    Lnd(#[from] LndError),
     /// A host's agent.
     #[error(transparent)]
     Agent(#[from] AgentError),
@@ -94,6 +98,7 @@ impl Error {
             | Self::Seal(_)
             | Self::Invariant(_)
             | Self::ClaimLost => false,
+            Self::Lnd(e) => e.kind.is_transient() || e.kind.is_not_ready(),
             Self::Agent(AgentError::Unreachable(_) | AgentError::Unknown(_)) => true,
             Self::Agent(AgentError::Fenced | AgentError::Refused(_)) => false,
         }

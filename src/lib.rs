@@ -5,12 +5,14 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that meets the unexpected should panic"))]
 
 pub mod apikey;
+pub mod app;
 pub mod clock;
 pub mod config;
 pub mod dev;
 pub mod error;
 pub mod fault;
 pub mod lnd;
+pub mod lndserver;
 pub mod model;
 pub mod pki;
 pub mod seal;

@@ -1,6 +1,6 @@
 //! Everything that speaks to an lnd: the wire types, the client, macaroons, TLS pinning and JSON.
 
-mod client;
+pub mod client;
 mod error;
 pub mod grant;
 mod json;

@@ -1,13 +1,16 @@
 //! The pure heart: ids, amounts, and the state machines of nodes, hosts and operations. It decides; it never acts. It
 //! imports nothing of its siblings but `error` and what is sealed.
 
+pub mod address;
 pub mod amount;
 pub mod app;
 pub mod host;
 pub mod ids;
+pub mod invoice;
 pub mod limits;
 pub mod network;
 pub mod node;
+pub mod onchain_address;
 pub mod operation;
 pub mod problem;
 pub mod work;

@@ -217,6 +217,14 @@ pub struct Backup {
     pub at: OffsetDateTime,
 }
 
+impl Backup {
+    /// The id of the document.
+    #[must_use]
+    pub fn id_of(node: &NodeId, number: u64) -> String {
+        format!("{node}-{number:010}")
+    }
+}
+
 /// Which backup of a node is the one to restore: never one that covers fewer channels, unless those are closed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BackupHead {

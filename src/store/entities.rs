@@ -75,7 +75,7 @@ impl Entity for Runtime {
 impl Entity for Backup {
     const COLLECTION: &'static str = "backups";
     fn id(&self) -> String {
-        format!("{}-{:010}", self.node, self.number)
+        Self::id_of(&self.node, self.number)
     }
     fn index(&self) -> Vec<IndexEntry> {
         vec![entry("node", self.node.as_str())]

@@ -4,7 +4,7 @@ use bitcoin::hashes::Hash;
 use bitcoin::{OutPoint, Txid};
 
 use super::{LndClient, READ, SLOW, Updates, request};
-use crate::lnd::error::LndError;
+use crate::lnd::LndError;
 use crate::lnd::macaroon::Macaroon;
 use crate::lnd::proto::lnrpc::{self, close_status_update, open_status_update};
 

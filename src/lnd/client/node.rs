@@ -1,7 +1,7 @@
 //! The node itself: what it is, its peers, its backups.
 
 use super::{LndClient, READ, SLOW, Updates, WRITE, request};
-use crate::lnd::error::LndError;
+use crate::lnd::LndError;
 use crate::lnd::macaroon::Macaroon;
 use crate::lnd::proto::{lnrpc, verrpc};
 

@@ -6,9 +6,9 @@ use bitcoin::hashes::Hash;
 
 use super::node::found;
 use super::{LndClient, READ, WRITE, request};
-use crate::lnd::error::{LndError, LndErrorKind};
 use crate::lnd::macaroon::Macaroon;
 use crate::lnd::proto::{lnrpc, walletrpc};
+use crate::lnd::{LndError, LndErrorKind};
 
 impl LndClient {
     pub async fn wallet_balance(&self, macaroon: &Macaroon) -> Result<lnrpc::WalletBalanceResponse, LndError> {

@@ -2,7 +2,7 @@
 
 use super::node::found;
 use super::{LndClient, READ, SLOW, Updates, WRITE, request};
-use crate::lnd::error::LndError;
+use crate::lnd::LndError;
 use crate::lnd::macaroon::Macaroon;
 use crate::lnd::proto::lnrpc::{self, payment::PaymentStatus};
 use crate::lnd::proto::routerrpc;

@@ -6,8 +6,8 @@ use tonic::Request;
 use zeroize::Zeroizing;
 
 use super::{LndClient, READ, SLOW, Updates};
-use crate::lnd::error::{LndError, LndErrorKind};
 use crate::lnd::proto::lnrpc::{self, WalletState};
+use crate::lnd::{LndError, LndErrorKind};
 
 /// What a wallet is made of. All of it must be kept safe before the wallet is made.
 pub struct NewWallet<'a> {

@@ -6,6 +6,7 @@ pub mod create;
 pub mod delete;
 pub mod onchain;
 pub mod pay;
+pub mod plan;
 
 use serde::{Deserialize, Serialize};
 

@@ -63,6 +63,8 @@ pub struct Opened {
     pub channel_point: String,
     /// Its capacity.
     pub capacity_sat: Sat,
+    /// What its funding transaction cost.
+    pub fee_sat: Sat,
     /// The peer (hexadecimal).
     pub peer: String,
 }

@@ -1,0 +1,78 @@
+//! A node's secrets: made, sealed for their node and field, opened when needed, and the macaroons baked from them.
+
+use crate::error::{Error, Result};
+use crate::lnd::macaroon::{Caveat, Grant, Macaroon, RootKey, bake};
+use crate::model::Network;
+use crate::model::node::Node;
+use crate::seal::{SealContext, SealError, Sealed, Sealer};
+use rand::Rng;
+use std::sync::Arc;
+use zeroize::Zeroizing;
+
+/// The names of the sealed fields. They are part of what is sealed and never change.
+pub mod field {
+    /// aezeed mnemonic.
+    pub const SEED: &str = "seed";
+    /// Wallet password.
+    pub const WALLET_PASSWORD: &str = "wallet_password";
+    /// Macaroon root key.
+    pub const MACAROON_ROOT_KEY: &str = "macaroon_root_key";
+    /// Key of idempotent invoices' preimages.
+    pub const INVOICE_KEY: &str = "invoice_key";
+}
+
+/// Seals and opens for one deployment.
+#[derive(Debug)]
+pub struct Keys {
+    sealer: Arc<Sealer>,
+    deployment: String,
+    network: Network,
+}
+
+impl Keys {
+    /// For this deployment on this network.
+    #[must_use]
+    pub fn new(sealer: Arc<Sealer>, deployment: String, network: Network) -> Self {
+        Self { sealer, deployment, network }
+    }
+
+    fn context<'a>(&'a self, owner: &'a str, field: &'a str) -> SealContext<'a> {
+        SealContext { deployment: &self.deployment, network: self.network.as_str(), owner, field }
+    }
+
+    /// Seals `plaintext` as `field` of `owner` (a node's id, or `deployment`).
+    pub fn seal(&self, owner: &str, field: &str, plaintext: &[u8]) -> Result<Sealed, SealError> {
+        self.sealer.seal(&self.context(owner, field), plaintext)
+    }
+
+    /// Opens what was sealed as `field` of `owner`.
+    pub fn open(&self, owner: &str, field: &str, sealed: &Sealed) -> Result<Zeroizing<Vec<u8>>, SealError> {
+        self.sealer.open(&self.context(owner, field), sealed)
+    }
+
+    /// Opens a secret of a node that has its secrets.
+    pub fn open_of(&self, node: &Node, field: &str) -> Result<Zeroizing<Vec<u8>>> {
+        let secrets = node.secrets.as_ref().ok_or_else(|| Error::Invariant("a node without secrets".to_owned()))?;
+        let sealed = match field {
+            field::SEED => &secrets.seed,
+            field::WALLET_PASSWORD => &secrets.wallet_password,
+            field::MACAROON_ROOT_KEY => &secrets.macaroon_root_key,
+            field::INVOICE_KEY => &secrets.invoice_key,
+            other => return Err(Error::Invariant(format!("no secret is called {other}"))),
+        };
+        Ok(self.open(node.id.as_str(), field, sealed)?)
+    }
+
+    /// The root key of a node's macaroons.
+    pub fn root_key(&self, node: &Node) -> Result<RootKey> {
+        let bytes = self.open_of(node, field::MACAROON_ROOT_KEY)?;
+        RootKey::from_slice(&bytes).ok_or_else(|| Error::Invariant("a macaroon root key of another length".to_owned()))
+    }
+
+    /// A macaroon for `node` that allows what `grant` names and no more.
+    pub fn bake(&self, node: &Node, grant: Grant, caveats: &[Caveat]) -> Result<Macaroon> {
+        let mut nonce = [0u8; 16];
+        rand::rng().fill_bytes(&mut nonce);
+        Ok(bake(&self.root_key(node)?, nonce, &grant.ops(), caveats))
+    }
+}

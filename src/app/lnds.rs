@@ -1,0 +1,53 @@
+//! Warm connections to lnds, one each, dropped when idle. A connection belongs to an endpoint: a node that moved gets a
+//! new one, and the pinned certificate keeps a reused address from ever reaching another user's node.
+
+use crate::error::{Error, Result};
+use crate::lnd::PinnedCert;
+use crate::lnd::client::LndClient;
+use crate::model::NodeId;
+use crate::model::node::{Endpoint, Node};
+use moka::sync::Cache;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// An lnd that nobody has asked anything for this long loses its connection.
+const IDLE: Duration = Duration::from_secs(300);
+const MOST: u64 = 20_000;
+
+/// The connections of one master.
+#[derive(Debug, Clone)]
+pub struct Lnds {
+    cache: Cache<NodeId, Arc<(Endpoint, LndClient)>>,
+}
+
+impl Default for Lnds {
+    fn default() -> Self {
+        Self { cache: Cache::builder().time_to_idle(IDLE).max_capacity(MOST).build() }
+    }
+}
+
+impl Lnds {
+    /// The connection to `node`'s lnd; it is made by the first call on it.
+    ///
+    /// # Errors
+    /// An invariant is broken where the node has no endpoint yet or its certificate cannot be read.
+    pub fn client(&self, node: &Node) -> Result<LndClient> {
+        let endpoint = node.endpoint.as_ref().ok_or_else(|| Error::Invariant("the node was never started".into()))?;
+        if let Some(warm) = self.cache.get(&node.id)
+            && warm.0 == *endpoint
+        {
+            return Ok(warm.1.clone());
+        }
+        let client = connect(endpoint)?;
+        self.cache.insert(node.id.clone(), Arc::new((endpoint.clone(), client.clone())));
+        Ok(client)
+    }
+}
+
+fn connect(endpoint: &Endpoint) -> Result<LndClient> {
+    let broken = |what: &str| Error::Invariant(format!("the stored {what} of the node cannot be used"));
+    let pinned = PinnedCert::from_pem(endpoint.certificate_pem.as_bytes()).map_err(|_| broken("certificate"))?;
+    let address = SocketAddr::new(endpoint.address, endpoint.rpc_port).to_string();
+    LndClient::new(&address, &pinned).map_err(|_| broken("endpoint"))
+}

@@ -1,0 +1,134 @@
+//! Accepting: one commit that makes an operation, its natural key, its idempotency record and its reservation, or none of
+//! them.
+
+use super::{Idempotency, Service, unavailable};
+use crate::error::StoreError;
+use crate::model::app::{App, Limits};
+use crate::model::ids::{NodeId, OperationId};
+use crate::model::limits::{DEPLOYMENT, Reservation, Usage};
+use crate::model::operation::{IdempotencyRecord, IdempotentOutcome, Operation, Owner, State};
+use crate::model::problem::{Code, Refusal};
+use crate::model::work::Work;
+use crate::store::Write;
+use crate::store::repo::{self, Versioned};
+
+/// What is to be accepted.
+pub(super) struct Proposal {
+    /// Whose it is.
+    pub owner: Owner,
+    /// The node it works on.
+    pub node: NodeId,
+    /// The work, at its first step.
+    pub work: Work,
+    /// What it may cost; `None` for work that costs nothing.
+    pub reservation: Option<Reservation>,
+}
+
+/// What came of a try to accept.
+pub(super) enum Accepted {
+    /// It was.
+    New(Box<Operation>),
+    /// Somebody else wrote in between: look again.
+    Conflict,
+}
+
+impl Service {
+    /// The operation that a request with this Idempotency-Key has become before.
+    pub(super) async fn replayed(&self, idempotency: Option<&Idempotency>) -> Result<Option<Operation>, Refusal> {
+        let Some(idempotency) = idempotency else { return Ok(None) };
+        let record = repo::get::<IdempotencyRecord>(&*self.parts.store, &idempotency.id).await.map_err(unavailable)?;
+        let Some(Versioned { value: record, .. }) = record else { return Ok(None) };
+        if record.request_sha256 != idempotency.request_sha256 {
+            let message = "this Idempotency-Key was used with another request";
+            return Err(Refusal::new(Code::IdempotencyKeyReused, message));
+        }
+        match record.outcome {
+            IdempotentOutcome::Operation { operation } => {
+                Ok(self.operation(&operation).await?.map(|operation| operation.value))
+            }
+            IdempotentOutcome::InFlight | IdempotentOutcome::Answered { .. } => {
+                let message = "this Idempotency-Key was used with another call";
+                Err(Refusal::new(Code::IdempotencyKeyReused, message))
+            }
+        }
+    }
+
+    /// A new operation's id.
+    pub(super) fn new_id(&self) -> OperationId {
+        OperationId::random(self.parts.clock.now(), &mut rand::rng())
+    }
+
+    /// Tries to accept `proposal` under `id`, with `writes` (natural keys, nodes) in the same commit.
+    pub(super) async fn accept(
+        &self,
+        id: OperationId,
+        proposal: Proposal,
+        idempotency: Option<&Idempotency>,
+        mut writes: Vec<Write>,
+    ) -> Result<Accepted, Refusal> {
+        let now = self.parts.clock.now();
+        let Proposal { owner, node, work, reservation } = proposal;
+        if let Some(ask) = &reservation {
+            writes.extend(self.reserve(&owner, ask).await?);
+        }
+        let operation = Operation {
+            id,
+            owner: Some(owner),
+            node: Some(node),
+            work,
+            state: State::Running,
+            progress: "accepted".to_owned(),
+            reservation,
+            created_at: now,
+            updated_at: now,
+        };
+        if let Some(idempotency) = idempotency {
+            let record = IdempotencyRecord {
+                id: idempotency.id.clone(),
+                request_sha256: idempotency.request_sha256.clone(),
+                outcome: IdempotentOutcome::Operation { operation: operation.id.clone() },
+                created_at: now,
+            };
+            writes.push(repo::create(&record).map_err(unavailable)?);
+        }
+        writes.push(repo::create(&operation).map_err(unavailable)?);
+        match self.parts.store.commit(writes).await {
+            Ok(_) => Ok(Accepted::New(Box::new(operation))),
+            Err(StoreError::Conflict { .. }) => Ok(Accepted::Conflict),
+            Err(error) => Err(unavailable(error)),
+        }
+    }
+
+    /// The writes that set `ask` aside, for the app and for the deployment.
+    async fn reserve(&self, owner: &Owner, ask: &Reservation) -> Result<Vec<Write>, Refusal> {
+        let store = &*self.parts.store;
+        let app = repo::get::<App>(store, owner.app.as_str()).await.map_err(unavailable)?;
+        let limits = app.map(|app| app.value.limits).unwrap_or_default();
+        let free = self.parts.settings.network.is_playground();
+        let mut writes = Vec::new();
+        let subjects: [(&str, &Limits, bool); 2] =
+            [(owner.app.as_str(), &limits, free), (DEPLOYMENT, &self.parts.settings.ceilings, free)];
+        for (subject, limits, unset_is_unlimited) in subjects {
+            let stored = repo::get::<Usage>(store, subject).await.map_err(unavailable)?;
+            let (mut usage, version) = match stored {
+                Some(Versioned { value, version }) => (value, Some(version)),
+                None => (Usage::of(subject), None),
+            };
+            usage.reserve(limits, ask, unset_is_unlimited)?;
+            let write = match version {
+                Some(version) => repo::update(&usage, version),
+                None => repo::create(&usage),
+            };
+            writes.push(write.map_err(unavailable)?);
+        }
+        Ok(writes)
+    }
+
+    /// A pause between two tries to accept that met others, short and different for each.
+    pub(super) async fn step_aside(&self, attempt: u32) {
+        use rand::RngExt;
+        let most = 2u64.saturating_mul(1 << attempt.min(6));
+        let pause = rand::rng().random_range(0..=most);
+        tokio::time::sleep(std::time::Duration::from_millis(pause)).await;
+    }
+}

@@ -1,0 +1,323 @@
+//! What a master does for its callers: accept work, tell of it, wait for it. Accepting writes an operation together with
+//! its natural key, its idempotency record and its reserved limits in one commit; the executor does the rest.
+
+mod accept;
+mod close;
+mod create;
+mod pay;
+mod withdraw;
+
+use super::Parts;
+use super::lnds::Lnds;
+use crate::error::{Error, StoreError};
+use crate::lnd::client::LndClient;
+use crate::lnd::macaroon::Macaroon;
+use crate::lnd::{LndError, LndErrorKind};
+use crate::model::amount::Sat;
+use crate::model::ids::{AppId, OperationId, Uuid};
+use crate::model::node::{Node, NodeName, Phase, Process, Runtime, WalletState};
+use crate::model::operation::{Operation, State};
+use crate::model::problem::{Code, Refusal};
+use crate::model::work::onchain::WithdrawAmount;
+use crate::model::work::pay::OpenPolicy;
+use crate::store::repo::{self, Entity, Versioned};
+use crate::store::{Change, IndexEntry};
+use futures::Stream;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::broadcast;
+
+/// A page of operations and the cursor of the next.
+pub type OperationPage = (Vec<Versioned<Operation>>, Option<String>);
+
+/// What an Idempotency-Key asks for: stored with the operation, in the same commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Idempotency {
+    /// Digest of the API key's id and the Idempotency-Key.
+    pub id: String,
+    /// SHA-256 of the request, hexadecimal.
+    pub request_sha256: String,
+}
+
+/// What `pay` was asked; every field is checked for its form.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PayRequest {
+    /// The payment request (BOLT 11).
+    pub payreq: String,
+    /// The peer to open a channel with; the payee by default.
+    pub pubkey: Option<String>,
+    /// Where that peer is: a literal, allowed address with its port.
+    pub host: Option<String>,
+    /// The capacity wished for a channel that must be opened.
+    pub amt: Option<Sat>,
+    /// The amount, where the payment request names none.
+    pub pay_amt: Option<Sat>,
+    /// Bound on routing fees; 1% by default, at least 10.
+    pub max_fee: Option<Sat>,
+    /// Whether a channel may be opened.
+    pub open: OpenPolicy,
+    /// Bound on the cost of opening.
+    pub max_open_fee: Option<Sat>,
+}
+
+/// What `closechannel` was asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CloseRequest {
+    /// The peer.
+    pub pubkey: String,
+    /// The channel, `txid:index`; needed where there are several with the peer.
+    pub channel_point: Option<String>,
+    /// Whether to close without the peer.
+    pub force: bool,
+}
+
+/// What `withdraw` was asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WithdrawRequest {
+    /// Where to.
+    pub address: String,
+    /// How much.
+    pub amount: WithdrawAmount,
+    /// Bound on the fee; 1% of the amount by default, at least 2,000.
+    pub max_fee: Option<Sat>,
+}
+
+/// The use cases.
+#[derive(Debug, Clone)]
+pub struct Service {
+    parts: Arc<Parts>,
+}
+
+impl Service {
+    /// With everything the master has.
+    #[must_use]
+    pub fn new(parts: Arc<Parts>) -> Self {
+        Self { parts }
+    }
+
+    /// The operation.
+    pub async fn operation(&self, id: &OperationId) -> Result<Option<Versioned<Operation>>, Refusal> {
+        repo::get::<Operation>(&*self.parts.store, id.as_str()).await.map_err(unavailable)
+    }
+
+    /// Waits until the operation no longer runs, or `at_most`; then tells how it is.
+    pub async fn wait(&self, id: &OperationId, at_most: Duration) -> Result<Versioned<Operation>, Refusal> {
+        let mut changes = self.parts.feed.subscribe();
+        let deadline = tokio::time::Instant::now() + at_most;
+        loop {
+            let current = self.operation(id).await?;
+            let current = current.ok_or_else(|| Refusal::new(Code::OperationNotFound, "no such operation"))?;
+            if !current.value.is_running() || tokio::time::Instant::now() >= deadline {
+                return Ok(current);
+            }
+            let _past_the_deadline_the_loop_looks_once_more =
+                tokio::time::timeout_at(deadline, next_change_of(&mut changes, id)).await;
+        }
+    }
+
+    /// The operation as it is now, and again after each change, until it no longer runs.
+    pub fn watch(&self, id: &OperationId) -> impl Stream<Item = Versioned<Operation>> + Send + use<> {
+        let (service, id) = (self.clone(), id.clone());
+        let changes = self.parts.feed.subscribe();
+        futures::stream::unfold((service, id, changes, None), |(service, id, mut changes, last)| async move {
+            if matches!(&last, Some((_, false))) {
+                return None;
+            }
+            loop {
+                if let Ok(Some(current)) = service.operation(&id).await
+                    && last.is_none_or(|(version, _)| version != current.version)
+                {
+                    let state = Some((current.version, current.value.is_running()));
+                    return Some((current, (service, id, changes, state)));
+                }
+                next_change_of(&mut changes, &id).await?;
+            }
+        })
+    }
+
+    /// The operations of an app, or all, newest first.
+    pub async fn operations(
+        &self,
+        app: Option<&AppId>,
+        cursor: Option<String>,
+        limit: usize,
+    ) -> Result<OperationPage, Refusal> {
+        let index = app.map(|app| IndexEntry { name: "app", value: app.to_string() });
+        repo::list::<Operation>(&*self.parts.store, index, cursor, limit, true).await.map_err(unavailable)
+    }
+
+    /// Frees a parked operation: it runs again at the step where it was parked.
+    pub async fn retry(&self, id: &OperationId) -> Result<Operation, Refusal> {
+        let now = self.parts.clock.now();
+        let freed = repo::modify::<Operation, Problem>(&*self.parts.store, id.as_str(), |operation| {
+            if !matches!(operation.state, State::Parked { .. }) {
+                return Err(Problem::Refused(Refusal::new(Code::NotParked, "the operation is not parked")));
+            }
+            operation.state = State::Running;
+            operation.progress = "freed by the operator".to_owned();
+            operation.updated_at = now;
+            Ok(Some(Vec::new()))
+        });
+        match freed.await {
+            Ok(Some(operation)) => Ok(operation.value),
+            Ok(None) => Err(Refusal::new(Code::OperationNotFound, "no such operation")),
+            Err(problem) => Err(problem.into()),
+        }
+    }
+
+    /// The node of an app's user, as stored. Unknown users and those of other apps are told apart by nothing.
+    async fn node_of(&self, app: &AppId, uuid: &Uuid) -> Result<Versioned<Node>, Refusal> {
+        let name = NodeName::id_of(app, uuid);
+        let name = repo::get::<NodeName>(&*self.parts.store, &name).await.map_err(unavailable)?;
+        let Some(name) = name else { return Err(user_not_found()) };
+        let node = repo::get::<Node>(&*self.parts.store, name.value.node.as_str()).await.map_err(unavailable)?;
+        node.ok_or_else(user_not_found)
+    }
+
+    /// The node of an app's user, ready for calls that spend, with a macaroon for looking.
+    async fn ready_node(&self, app: &AppId, uuid: &Uuid) -> Result<ReadyNode, Refusal> {
+        if !self.parts.feed.is_fresh() {
+            let message = "this master cannot be sure of what it knows";
+            return Err(Refusal::new(Code::NotReady, message).retry_after(2));
+        }
+        let node = self.node_of(app, uuid).await?;
+        let runtime = repo::get::<Runtime>(&*self.parts.store, node.value.id.as_str()).await.map_err(unavailable)?;
+        usable(&node.value, runtime.as_ref().map(|r| &r.value))?;
+        let lnds: &Lnds = &self.parts.lnds;
+        let lnd = lnds.client(&node.value).map_err(internal)?;
+        let read = self.parts.keys.bake(&node.value, crate::lnd::macaroon::Grant::Read, &[]).map_err(internal)?;
+        Ok(ReadyNode { node, lnd, read })
+    }
+}
+
+/// A node that answers.
+struct ReadyNode {
+    node: Versioned<Node>,
+    lnd: LndClient,
+    read: Macaroon,
+}
+
+async fn next_change_of(changes: &mut broadcast::Receiver<Arc<Change>>, id: &OperationId) -> Option<()> {
+    loop {
+        match changes.recv().await {
+            Ok(change) => match &*change {
+                Change::Resync => return Some(()),
+                Change::Put(d) if d.key.collection == Operation::COLLECTION && d.key.id == id.as_str() => {
+                    return Some(());
+                }
+                Change::Put(_) | Change::Deleted(_) => {}
+            },
+            Err(broadcast::error::RecvError::Lagged(_)) => return Some(()),
+            Err(broadcast::error::RecvError::Closed) => return None,
+        }
+    }
+}
+
+/// Whether a node can be used now; if not, why and when to ask again.
+pub fn usable(node: &Node, runtime: Option<&Runtime>) -> Result<(), Refusal> {
+    match node.phase {
+        Phase::Creating => {
+            return Err(Refusal::new(Code::NodeCreating, "the node is being created").retry_after(5));
+        }
+        Phase::Failed => return Err(user_not_found()),
+        Phase::Deleting | Phase::Deleted => return Err(Refusal::new(Code::NodeDeleted, "the node was deleted")),
+        Phase::Ready => {}
+    }
+    let Some(runtime) = runtime else { return Ok(()) };
+    let stopped = || Refusal::new(Code::NodeStopped, "the node is not running").retry_after(5);
+    match runtime.process {
+        Process::Stopped | Process::Restarting { .. } => return Err(stopped()),
+        Process::Unknown | Process::Running => {}
+    }
+    match runtime.wallet {
+        WalletState::Locked | WalletState::Unlocked => {
+            Err(Refusal::new(Code::NodeUnlocking, "the node's wallet is being unlocked").retry_after(3))
+        }
+        WalletState::NonExisting | WalletState::WaitingToStart => {
+            Err(Refusal::new(Code::NodeStarting, "the node is starting").retry_after(3))
+        }
+        WalletState::RpcActive => {
+            Err(Refusal::new(Code::NodeNotSynced, "the node is not synced to the chain yet").retry_after(5))
+        }
+        WalletState::Unknown | WalletState::ServerActive => Ok(()),
+    }
+}
+
+/// The answer for users that are unknown to the app that asks, whoever else may know them.
+#[must_use]
+pub fn user_not_found() -> Refusal {
+    Refusal::new(Code::UserNotFound, "no such user")
+}
+
+/// What a call to a node that came back with an error means for whoever asked.
+pub fn from_lnd(error: &LndError) -> Refusal {
+    match error.kind {
+        LndErrorKind::Unreachable | LndErrorKind::Unknown | LndErrorKind::WrongCertificate => {
+            Refusal::new(Code::NodeUnreachable, "the node does not answer").retry_after(3)
+        }
+        LndErrorKind::WaitingToStart | LndErrorKind::RpcStarting | LndErrorKind::WalletNotCreated => {
+            Refusal::new(Code::NodeStarting, "the node is starting").retry_after(3)
+        }
+        LndErrorKind::WalletLocked => {
+            Refusal::new(Code::NodeUnlocking, "the node's wallet is being unlocked").retry_after(3)
+        }
+        LndErrorKind::ServerStarting | LndErrorKind::NotSynced => {
+            Refusal::new(Code::NodeNotSynced, "the node is not synced to the chain yet").retry_after(5)
+        }
+        LndErrorKind::NotFound => Refusal::new(Code::LndNotFound, error.message.clone()),
+        LndErrorKind::MacaroonRejected => {
+            tracing::error!(error = %error, "lnd rejected a macaroon");
+            Refusal::new(Code::Internal, "the node rejected this master")
+        }
+        _ => Refusal::new(Code::LndRefused, "lnd refused").with("lnd_message", error.message.clone()),
+    }
+}
+
+/// The Store does not answer.
+#[expect(clippy::needless_pass_by_value, reason = "it is used with map_err")]
+pub(crate) fn unavailable(error: StoreError) -> Refusal {
+    match error {
+        StoreError::Unavailable(_) | StoreError::Conflict { .. } => {
+            tracing::warn!(%error, "the store does not answer");
+            Refusal::new(Code::StoreUnavailable, "the store does not answer").retry_after(2)
+        }
+        StoreError::Corrupt { .. } | StoreError::Invalid { .. } => {
+            tracing::error!(%error, "a document cannot be read");
+            Refusal::new(Code::Internal, "something stored cannot be read")
+        }
+    }
+}
+
+/// Something that must not happen, told in the log.
+#[expect(clippy::needless_pass_by_value, reason = "it is used with map_err")]
+pub(crate) fn internal(error: Error) -> Refusal {
+    match error {
+        Error::Store(error) => unavailable(error),
+        Error::Lnd(error) => from_lnd(&error),
+        error => {
+            tracing::error!(%error, "a request failed");
+            Refusal::new(Code::Internal, "a defect of this system; the operator's log tells more")
+        }
+    }
+}
+
+/// A refusal or trouble with the Store, on the way out of a closure that may meet both.
+enum Problem {
+    Refused(Refusal),
+    Store(StoreError),
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<Problem> for Refusal {
+    fn from(problem: Problem) -> Self {
+        match problem {
+            Problem::Refused(refusal) => refusal,
+            Problem::Store(error) => unavailable(error),
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! Accepts `withdraw`. It has no natural key: two of the same are two withdrawals, unless an Idempotency-Key says
+//! otherwise.
+
+use super::accept::{Accepted, Proposal};
+use super::{Idempotency, Service, WithdrawRequest, from_lnd};
+use crate::model::amount::Sat;
+use crate::model::ids::{AppId, Uuid};
+use crate::model::limits::Reservation;
+use crate::model::onchain_address::script_of;
+use crate::model::operation::{Operation, Owner};
+use crate::model::problem::{Code, Refusal};
+use crate::model::work::Work;
+use crate::model::work::onchain::{SendStep, Withdraw, WithdrawAmount};
+
+impl Service {
+    /// Sends on-chain money out of a node.
+    pub async fn withdraw(
+        &self,
+        app: &AppId,
+        uuid: &Uuid,
+        request: WithdrawRequest,
+        idempotency: Option<Idempotency>,
+    ) -> Result<Operation, Refusal> {
+        let network = self.parts.settings.network;
+        if script_of(&request.address, network).is_none() {
+            let message = format!("this is not an address of {network}");
+            return Err(Refusal::parameter(Code::InvalidParameters, "address", message));
+        }
+        let ready = self.ready_node(app, uuid).await?;
+        for attempt in 0.. {
+            if let Some(operation) = self.replayed(idempotency.as_ref()).await? {
+                return Ok(operation);
+            }
+            let balance = ready.lnd.wallet_balance(&ready.read).await.map_err(|e| from_lnd(&e))?;
+            let confirmed = Sat(u64::try_from(balance.confirmed_balance).unwrap_or(0));
+            let amount = match request.amount {
+                WithdrawAmount::Sat(amount) => amount,
+                WithdrawAmount::All => confirmed,
+            };
+            if confirmed < amount || confirmed == Sat(0) {
+                let refusal = Refusal::new(Code::InsufficientFunds, "the wallet has not enough confirmed money")
+                    .with("wallet_confirmed_sat", confirmed.0)
+                    .with("wallet_unconfirmed_sat", balance.unconfirmed_balance)
+                    .with("needed_sat", amount.0);
+                return Err(refusal);
+            }
+            let max_fee_sat = request.max_fee.unwrap_or_else(|| Sat(amount.0 / 100).max(Sat(2_000)));
+            let node = &ready.node.value;
+            let proposal = Proposal {
+                owner: Owner { app: node.app.clone(), uuid: node.uuid.clone() },
+                node: node.id.clone(),
+                work: Work::Withdraw(Withdraw {
+                    address: request.address.clone(),
+                    amount: request.amount,
+                    max_fee_sat,
+                    step: SendStep::Fund,
+                }),
+                reservation: Some(Reservation {
+                    outgoing_sat: amount.saturating_add(max_fee_sat),
+                    ..Reservation::at(self.parts.clock.now())
+                }),
+            };
+            let tried = self.accept(self.new_id(), proposal, idempotency.as_ref(), Vec::new()).await?;
+            if let Accepted::New(operation) = tried {
+                return Ok(*operation);
+            }
+            self.step_aside(attempt).await;
+        }
+        Err(Refusal::new(Code::Overloaded, "too many at once").retry_after(1))
+    }
+}

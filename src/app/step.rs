@@ -1,0 +1,173 @@
+//! What the executor and the workflows say to each other: one step in, one [`Advance`] out.
+
+use super::Parts;
+use super::claim::ClaimGuard;
+use crate::error::Result;
+use crate::lnd::macaroon::{Caveat, Grant, Macaroon};
+use crate::model::OperationId;
+use crate::model::amount::Sat;
+use crate::model::node::Node;
+use crate::model::problem::Refusal;
+use crate::model::work::Work;
+use crate::store::{Write, repo};
+use serde_json::Value;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// What came of one step. The executor commits it together with `writes` under the claim; until then nothing counts.
+#[derive(Debug)]
+pub enum Advance {
+    /// The next step.
+    Next {
+        /// The work, at its next step.
+        work: Work,
+        /// What is going on now, for a person.
+        progress: String,
+        /// What belongs into the same commit.
+        writes: Vec<Write>,
+    },
+    /// All done.
+    Done {
+        /// What the API shows.
+        result: Value,
+        /// What becomes of what was reserved.
+        settle: Settle,
+        /// What belongs into the same commit.
+        writes: Vec<Write>,
+    },
+    /// It definitely did not and will not happen; all that was reserved is given back, except what was spent on the way.
+    Failed {
+        /// Why.
+        refusal: Refusal,
+        /// What was spent all the same (a channel opened too late).
+        spent_sat: Sat,
+        /// What belongs into the same commit.
+        writes: Vec<Write>,
+    },
+    /// A person has to look.
+    Park {
+        /// Why.
+        refusal: Refusal,
+    },
+    /// Not yet: the same step again, after a while. What is going on is shown.
+    Again {
+        /// For a person.
+        progress: String,
+        /// After how long.
+        after: Duration,
+    },
+}
+
+/// What becomes of a reservation when an operation succeeds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settle {
+    /// It stays used.
+    Keep,
+    /// This much outgoing money was really spent; the rest is given back.
+    Spent(Sat),
+    /// A node no longer exists.
+    OneNodeLess,
+}
+
+impl Advance {
+    /// The next step, with nothing else to write.
+    pub fn next(work: Work, progress: impl Into<String>) -> Self {
+        Self::Next { work, progress: progress.into(), writes: Vec::new() }
+    }
+
+    /// A definite failure before anything was spent.
+    #[must_use]
+    pub fn failed(refusal: Refusal) -> Self {
+        Self::Failed { refusal, spent_sat: Sat(0), writes: Vec::new() }
+    }
+
+    /// The same step again.
+    pub fn again(progress: impl Into<String>, after: Duration) -> Self {
+        Self::Again { progress: progress.into(), after }
+    }
+}
+
+/// What the operations of one node share within the process that works on them. It holds nothing that matters after a
+/// crash: the steps in the Store do.
+#[derive(Debug, Default)]
+pub struct Locks {
+    opening: Mutex<Opening>,
+}
+
+#[derive(Debug, Default)]
+struct Opening {
+    /// Who plans or opens a channel: one operation at a time, so that no two plan with the same coins.
+    holder: Option<OperationId>,
+    /// Who has not asked lnd to open yet, as this process knows for sure.
+    untried: Option<OperationId>,
+}
+
+impl Locks {
+    fn opening(&self) -> std::sync::MutexGuard<'_, Opening> {
+        self.opening.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the turn to open a channel, unless another operation has it.
+    pub fn take_turn(&self, operation: &OperationId) -> bool {
+        let mut opening = self.opening();
+        let holder = opening.holder.get_or_insert_with(|| operation.clone());
+        holder == operation
+    }
+
+    /// Gives the turn back, if it was this operation's.
+    pub fn end_turn(&self, operation: &OperationId) {
+        let mut opening = self.opening();
+        if opening.holder.as_ref() == Some(operation) {
+            *opening = Opening::default();
+        }
+    }
+
+    /// Notes that this process is about to ask lnd for the first time.
+    pub fn note_untried(&self, operation: &OperationId) {
+        self.opening().untried = Some(operation.clone());
+    }
+
+    /// Whether nobody can have asked lnd before; asking once uses it up.
+    pub fn use_untried(&self, operation: &OperationId) -> bool {
+        let mut opening = self.opening();
+        let untried = opening.untried.as_ref() == Some(operation);
+        if untried {
+            opening.untried = None;
+        }
+        untried
+    }
+}
+
+/// What a step works with.
+#[derive(Debug, Clone)]
+pub struct Ctx {
+    /// Everything the master has.
+    pub parts: Arc<Parts>,
+    /// The claim under which the step runs.
+    pub claim: Arc<ClaimGuard>,
+    /// Shared with the node's other operations.
+    pub locks: Arc<Locks>,
+}
+
+impl Ctx {
+    /// The node, as stored now.
+    ///
+    /// # Errors
+    /// An invariant is broken where there is none: nodes are never deleted.
+    pub async fn node(&self, id: Option<&crate::model::NodeId>) -> Result<repo::Versioned<Node>> {
+        let id = id.ok_or_else(|| crate::error::Error::Invariant("an operation of a node without a node".into()))?;
+        let node = repo::get::<Node>(&*self.parts.store, id.as_str()).await?;
+        node.ok_or_else(|| crate::error::Error::Invariant(format!("node {id} is not in the store")))
+    }
+
+    /// A macaroon for calls that change or spend: it ends when this master's lease does.
+    pub fn spending_macaroon(&self, node: &Node, grant: Grant) -> Result<Macaroon> {
+        let until = self.claim.spend_until()?;
+        self.parts.keys.bake(node, grant, &[Caveat::TimeBefore(until)])
+    }
+
+    /// A macaroon for looking.
+    pub fn reading_macaroon(&self, node: &Node) -> Result<Macaroon> {
+        self.parts.keys.bake(node, Grant::Read, &[])
+    }
+}

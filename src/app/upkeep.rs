@@ -1,0 +1,292 @@
+//! What keeps nodes usable without anybody's call: a locked wallet is unlocked, always; channels of the fleet that are
+//! inactive after a restart are reconnected at the peers' current addresses; a backup becomes the one to restore only
+//! after the node itself has said what it covers.
+
+use super::Parts;
+use super::claim::{self, ClaimGuard};
+use super::keys::field;
+use crate::error::{Error, Result};
+use crate::lnd::LndErrorKind;
+use crate::lnd::client::LndClient;
+use crate::lnd::macaroon::{Caveat, Grant};
+use crate::lnd::proto::lnrpc::{ClosedChannelsRequest, ListChannelsRequest};
+use crate::model::NodeId;
+use crate::model::node::{Backup, BackupHead, Node, Phase, Runtime, WalletState};
+use crate::store::Change;
+use crate::store::repo::{self, Entity};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use rand::RngExt;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::broadcast;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+/// A peer that is away comes back by itself (it reconnects, too); calling it longer helps nobody.
+const RECONNECT_TRIES: u32 = 8;
+
+/// One thing to do for a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Chore {
+    Unlock,
+    Reconnect { starts: u64 },
+    VerifyBackup { number: u64 },
+}
+
+/// The upkeep of one master.
+#[derive(Debug)]
+pub struct Upkeep {
+    parts: Arc<Parts>,
+    /// What is being done, so that repeated reports of the same start nothing twice.
+    under_way: Mutex<HashSet<(NodeId, Chore)>>,
+    /// The start of each node's lnd after which channels were reconnected.
+    reconnected: Mutex<HashMap<NodeId, u64>>,
+}
+
+impl Upkeep {
+    /// Upkeep that does nothing until it is run.
+    #[must_use]
+    pub fn new(parts: Arc<Parts>) -> Arc<Self> {
+        Arc::new(Self { parts, under_way: Mutex::default(), reconnected: Mutex::default() })
+    }
+
+    /// Follows the feed and does what it asks for, until `stop`.
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        let mut feed = self.parts.feed.subscribe();
+        let mut tasks = JoinSet::new();
+        let mut relist = true;
+        while !stop.is_cancelled() {
+            if std::mem::take(&mut relist) {
+                match self.list().await {
+                    Ok(chores) => self.start(chores, &mut tasks, &stop),
+                    Err(error) => {
+                        tracing::warn!(%error, "nodes cannot be listed for upkeep");
+                        relist = true;
+                        tokio::time::sleep(FIRST_PAUSE).await;
+                    }
+                }
+            }
+            tokio::select! {
+                () = stop.cancelled() => break,
+                change = feed.recv() => match change.as_deref() {
+                    Ok(Change::Put(document)) => {
+                        let chore = chore_of(document.clone());
+                        self.start(chore.into_iter().collect(), &mut tasks, &stop);
+                    }
+                    Ok(Change::Resync) | Err(broadcast::error::RecvError::Lagged(_)) => relist = true,
+                    Ok(Change::Deleted(_)) => {}
+                    Err(broadcast::error::RecvError::Closed) => break,
+                },
+                Some(_) = tasks.join_next(), if !tasks.is_empty() => {}
+            }
+        }
+        tasks.shutdown().await;
+    }
+
+    async fn list(&self) -> Result<Vec<(NodeId, Chore)>> {
+        let runtimes = repo::list_all::<Runtime>(&*self.parts.store, None).await?;
+        let heads = repo::list_all::<BackupHead>(&*self.parts.store, None).await?;
+        let of_runtimes = runtimes.into_iter().filter_map(|r| of_runtime(&r.value));
+        Ok(of_runtimes.chain(heads.into_iter().filter_map(|h| of_head(&h.value))).collect())
+    }
+
+    fn start(self: &Arc<Self>, chores: Vec<(NodeId, Chore)>, tasks: &mut JoinSet<()>, stop: &CancellationToken) {
+        for (node, chore) in chores {
+            if let Chore::Reconnect { starts } = chore {
+                let mut done = self.reconnected.lock().unwrap_or_else(PoisonError::into_inner);
+                if done.insert(node.clone(), starts) == Some(starts) {
+                    continue;
+                }
+            }
+            let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+            if under_way.insert((node.clone(), chore)) {
+                tasks.spawn(self.clone().work(node, chore, stop.clone()));
+            }
+        }
+    }
+
+    /// Does a chore again and again until it is done or no longer needed.
+    async fn work(self: Arc<Self>, node: NodeId, chore: Chore, stop: CancellationToken) {
+        let mut pause = FIRST_PAUSE;
+        while !stop.is_cancelled() {
+            match self.once(&node, chore).await {
+                Ok(true) => break,
+                Ok(false) => {}
+                Err(error) if error.retryable() || matches!(error, Error::ClaimLost) => {
+                    tracing::debug!(%error, %node, ?chore, "upkeep will be tried again");
+                }
+                Err(error) => {
+                    tracing::error!(%error, %node, ?chore, "upkeep is not possible");
+                    break;
+                }
+            }
+            let jitter = rand::rng().random_range(0.5..1.0);
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = tokio::time::sleep(pause.mul_f64(jitter)) => {}
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner).remove(&(node, chore));
+    }
+
+    /// True when there is nothing left to do.
+    async fn once(&self, id: &NodeId, chore: Chore) -> Result<bool> {
+        let Some(node) = repo::get::<Node>(&*self.parts.store, id.as_str()).await? else { return Ok(true) };
+        // Until a node is ready its create sees to it; a deleted one rests.
+        if !matches!(node.value.phase, Phase::Ready | Phase::Deleting) || node.value.endpoint.is_none() {
+            return Ok(true);
+        }
+        if let Chore::VerifyBackup { number } = chore {
+            return self.verify_backup(&node.value, number).await;
+        }
+        let subject = format!("upkeep-{id}");
+        let Parts { store, lease, observer, .. } = &*self.parts;
+        let Some(guard) = claim::claim(&**store, lease, observer, &subject).await? else {
+            // Another master is at it; whether it succeeds, the next report tells.
+            return Ok(chore != Chore::Unlock || self.is_unlocked(id).await?);
+        };
+        let outcome = match chore {
+            Chore::Unlock => self.unlock(&node.value, &guard).await,
+            Chore::Reconnect { .. } => self.reconnect(&node.value, &guard).await,
+            Chore::VerifyBackup { .. } => Ok(true),
+        };
+        guard.release(&**store).await?;
+        outcome
+    }
+
+    async fn is_unlocked(&self, id: &NodeId) -> Result<bool> {
+        let runtime = repo::get::<Runtime>(&*self.parts.store, id.as_str()).await?;
+        Ok(runtime.is_none_or(|r| r.value.wallet != WalletState::Locked))
+    }
+
+    async fn unlock(&self, node: &Node, guard: &ClaimGuard) -> Result<bool> {
+        let password = self.parts.keys.open_of(node, field::WALLET_PASSWORD)?;
+        let lnd = self.parts.lnds.client(node)?;
+        let _turn = self.parts.scrypt_turn(node).await;
+        guard.check()?;
+        match lnd.unlock_wallet(&password).await {
+            Ok(()) => {
+                tracing::info!(node = %node.id, "wallet unlocked");
+                Ok(true)
+            }
+            Err(e) if e.kind == LndErrorKind::WalletAlreadyUnlocked => Ok(true),
+            Err(e) if e.kind == LndErrorKind::Unreachable => {
+                Ok(!self.is_locked(&lnd).await && self.is_unlocked(&node.id).await?)
+            }
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    async fn is_locked(&self, lnd: &LndClient) -> bool {
+        matches!(lnd.wallet_state().await, Ok(crate::lnd::proto::lnrpc::WalletState::Locked))
+    }
+
+    async fn reconnect(&self, node: &Node, guard: &ClaimGuard) -> Result<bool> {
+        let lnd = self.parts.lnds.client(node)?;
+        let read = self.parts.keys.bake(node, Grant::Read, &[])?;
+        let mut pause = FIRST_PAUSE;
+        for _ in 0..RECONNECT_TRIES {
+            let channels = lnd.list_channels(&read, ListChannelsRequest::default()).await?.channels;
+            let away: HashSet<String> = channels.into_iter().filter(|c| !c.active).map(|c| c.remote_pubkey).collect();
+            if away.is_empty() {
+                return Ok(true);
+            }
+            let peers = self.parts.keys.bake(node, Grant::Peers, &[Caveat::TimeBefore(guard.spend_until()?)])?;
+            for pubkey in away {
+                let Some(address) = super::workflows::fleet_address(&self.parts, &pubkey).await? else { continue };
+                match lnd.connect_peer(&peers, &pubkey, &address, false).await {
+                    Ok(_) => tracing::info!(node = %node.id, peer = pubkey, "reconnected"),
+                    Err(e) if e.kind == LndErrorKind::AlreadyConnected => {}
+                    Err(error) => tracing::debug!(%error, node = %node.id, peer = pubkey, "the peer is away"),
+                }
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+        Ok(true)
+    }
+
+    /// The node says which channels a backup covers. It becomes the good one if every channel that is open, or was covered
+    /// by the good one before and is not recorded closed, is in it.
+    async fn verify_backup(&self, node: &Node, number: u64) -> Result<bool> {
+        let store = &*self.parts.store;
+        let Some(mut head) = repo::get::<BackupHead>(store, node.id.as_str()).await? else { return Ok(true) };
+        if head.value.newest != number || head.value.good.is_some_and(|good| good >= number) {
+            return Ok(true);
+        }
+        let Some(mut backup) = repo::get::<Backup>(store, &Backup::id_of(&node.id, number)).await? else {
+            return Ok(true);
+        };
+        let lnd = self.parts.lnds.client(node)?;
+        let bytes = STANDARD
+            .decode(&backup.value.bytes)
+            .map_err(|_| Error::Invariant("a stored backup is not base64".into()))?;
+        let macaroon = self.parts.keys.bake(node, Grant::Backup, &[])?;
+        let covers: HashSet<String> = match lnd.verify_backup(&macaroon, bytes).await {
+            Ok(answer) => answer.chan_points.into_iter().collect(),
+            Err(e) if e.kind == LndErrorKind::Refused => {
+                tracing::error!(node = %node.id, number, "the node does not know this channel backup as its own");
+                return Ok(true);
+            }
+            Err(e) => return Err(e.into()),
+        };
+        let missing = self.must_cover(node, &lnd, head.value.good).await?.difference(&covers).count();
+        backup.value.channel_points = Some(covers.into_iter().collect());
+        let mut writes = vec![repo::update(&backup.value, backup.version)?];
+        if missing == 0 {
+            head.value.good = Some(number);
+            writes.push(repo::update(&head.value, head.version)?);
+        } else {
+            tracing::error!(node = %node.id, number, missing, "a channel backup covers fewer channels; the older one stays");
+        }
+        store.commit(writes).await?;
+        Ok(true)
+    }
+
+    /// The channels that a backup has to cover: those that are open, and those that the good one covers, less the closed.
+    async fn must_cover(&self, node: &Node, lnd: &LndClient, good: Option<u64>) -> Result<HashSet<String>> {
+        let read = self.parts.keys.bake(node, Grant::Read, &[])?;
+        let open = lnd.list_channels(&read, ListChannelsRequest::default()).await?.channels;
+        let mut must: HashSet<String> = open.into_iter().map(|c| c.channel_point).collect();
+        if let Some(good) = good
+            && let Some(before) = repo::get::<Backup>(&*self.parts.store, &Backup::id_of(&node.id, good)).await?
+        {
+            must.extend(before.value.channel_points.unwrap_or_default());
+        }
+        let closed = lnd.closed_channels(&read, ClosedChannelsRequest::default()).await?.channels;
+        let pending = lnd.pending_channels(&read).await?;
+        let waiting = pending.waiting_close_channels.into_iter().filter_map(|c| c.channel);
+        let forced = pending.pending_force_closing_channels.into_iter().filter_map(|c| c.channel);
+        for channel_point in
+            closed.into_iter().map(|c| c.channel_point).chain(waiting.chain(forced).map(|c| c.channel_point))
+        {
+            must.remove(&channel_point);
+        }
+        Ok(must)
+    }
+}
+
+fn chore_of(document: crate::store::Document) -> Option<(NodeId, Chore)> {
+    match document.key.collection {
+        Runtime::COLLECTION => of_runtime(&repo::decode::<Runtime>(document).ok()?.value),
+        BackupHead::COLLECTION => of_head(&repo::decode::<BackupHead>(document).ok()?.value),
+        _ => None,
+    }
+}
+
+fn of_runtime(runtime: &Runtime) -> Option<(NodeId, Chore)> {
+    match runtime.wallet {
+        WalletState::Locked => Some((runtime.node.clone(), Chore::Unlock)),
+        WalletState::ServerActive => Some((runtime.node.clone(), Chore::Reconnect { starts: runtime.starts })),
+        _ => None,
+    }
+}
+
+fn of_head(head: &BackupHead) -> Option<(NodeId, Chore)> {
+    (head.good != Some(head.newest)).then(|| (head.node.clone(), Chore::VerifyBackup { number: head.newest }))
+}

@@ -1,0 +1,187 @@
+//! `create`: a slot, an lnd in it, a wallet with sealed secrets, and its first money.
+
+use super::super::step::{Advance, Ctx, Settle};
+use super::{create_wallet, funding};
+use crate::error::{AgentError, Error, Result};
+use crate::lndserver::client::Order;
+use crate::model::host::Host;
+use crate::model::node::{Funding, Node, Phase, Placement};
+use crate::model::operation::Operation;
+use crate::model::problem::{Code, Refusal};
+use crate::model::work::Work;
+use crate::model::work::create::{Create, CreateStep, FundingRequest, FundingState};
+use crate::store::repo::{self, Versioned};
+use serde_json::json;
+use std::time::Duration;
+
+pub(super) async fn advance(ctx: &Ctx, operation: &Operation, work: &Create) -> Result<Advance> {
+    let node = ctx.node(operation.node.as_ref()).await?;
+    match work.step {
+        CreateStep::Place => place(ctx, node, work).await,
+        CreateStep::StartLnd => start_lnd(ctx, node, work).await,
+        CreateStep::SealSecrets => create_wallet::seal_secrets(ctx, node, work).await,
+        CreateStep::InitWallet => create_wallet::init_wallet(ctx, &node, work).await,
+        CreateStep::ProveMacaroon => create_wallet::prove_macaroon(ctx, &node, work).await,
+        CreateStep::AwaitActive => create_wallet::await_active(ctx, node, work).await,
+        CreateStep::DepositAddress => deposit_address(ctx, node, operation, work).await,
+        CreateStep::AwaitFunding => await_funding(ctx, node, operation).await,
+    }
+}
+
+/// The same work at another step.
+pub(super) fn at(work: &Create, step: CreateStep) -> Work {
+    Work::Create(Create { step, ..work.clone() })
+}
+
+/// The next step, with the node as it is now.
+pub(super) fn next_with(work: &Create, step: CreateStep, node: &Versioned<Node>, progress: &str) -> Result<Advance> {
+    Ok(Advance::Next {
+        work: at(work, step),
+        progress: progress.to_owned(),
+        writes: vec![repo::update(&node.value, node.version)?],
+    })
+}
+
+/// Takes a slot: node and host say so in one commit, so that a slot is never given twice.
+async fn place(ctx: &Ctx, mut node: Versioned<Node>, work: &Create) -> Result<Advance> {
+    if node.value.placement.is_some() {
+        return Ok(Advance::next(at(work, CreateStep::StartLnd), "starting lnd"));
+    }
+    let hosts = repo::list_all::<Host>(&*ctx.parts.store, None).await?;
+    let usable = hosts.iter().filter(|h| h.value.address.is_some()).count();
+    let emptiest = hosts
+        .into_iter()
+        .filter_map(|host| host.value.free_slot().map(|slot| (host, slot)))
+        .min_by_key(|(host, _)| host.value.slots.len());
+    let Some((mut host, slot)) = emptiest else {
+        if usable == 0 {
+            return Ok(Advance::again("waiting for a host to join", Duration::from_millis(500)));
+        }
+        let refusal = Refusal::new(Code::NoCapacity, "no host has a free slot").retry_after(60);
+        return give_up(node, None, refusal);
+    };
+    host.value.slots.insert(slot, node.value.id.clone());
+    node.value.placement = Some(Placement { host: host.value.id.clone(), slot });
+    Ok(Advance::Next {
+        work: at(work, CreateStep::StartLnd),
+        progress: "starting lnd".to_owned(),
+        writes: vec![repo::update(&host.value, host.version)?, repo::update(&node.value, node.version)?],
+    })
+}
+
+/// The host that a placed node is on.
+pub(super) async fn host_of(ctx: &Ctx, node: &Node) -> Result<Versioned<Host>> {
+    let placement = node.placement.as_ref().ok_or_else(|| Error::Invariant("a node without a place".to_owned()))?;
+    let host = repo::get::<Host>(&*ctx.parts.store, placement.host.as_str()).await?;
+    host.ok_or_else(|| Error::Invariant(format!("host {} is not in the store", placement.host)))
+}
+
+async fn start_lnd(ctx: &Ctx, mut node: Versioned<Node>, work: &Create) -> Result<Advance> {
+    let host = host_of(ctx, &node.value).await?;
+    let order = Order { host: &host.value, epoch: ctx.claim.epoch() };
+    let spec = ctx.parts.settings.spec_for(&node.value);
+    match ctx.parts.agents.ensure_node(order, spec).await {
+        Ok(endpoint) => {
+            node.value.endpoint = Some(endpoint);
+            next_with(work, CreateStep::SealSecrets, &node, "making the wallet's secrets")
+        }
+        Err(AgentError::Refused(reason)) => {
+            tracing::warn!(node = %node.value.id, reason, "the host refused to start an lnd");
+            clean_up(ctx, node, Refusal::new(Code::Internal, "the host refused to start an lnd")).await
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A create that definitely failed before a wallet could exist: the folder is set aside, the slot freed, the limits given
+/// back; the same user may be created again.
+async fn clean_up(ctx: &Ctx, node: Versioned<Node>, refusal: Refusal) -> Result<Advance> {
+    let host = host_of(ctx, &node.value).await?;
+    let order = || Order { host: &host.value, epoch: ctx.claim.epoch() };
+    match ctx.parts.agents.stop_node(order(), &node.value.id).await {
+        Ok(()) | Err(AgentError::Refused(_)) => {}
+        Err(error) => return Err(error.into()),
+    }
+    match ctx.parts.agents.remove_node(order(), &node.value.id).await {
+        Ok(()) | Err(AgentError::Refused(_)) => {}
+        Err(error) => return Err(error.into()),
+    }
+    give_up(node, Some(host), refusal)
+}
+
+fn give_up(mut node: Versioned<Node>, host: Option<Versioned<Host>>, refusal: Refusal) -> Result<Advance> {
+    let mut writes = Vec::new();
+    if let Some(mut host) = host {
+        host.value.slots.retain(|_, holder| *holder != node.value.id);
+        writes.push(repo::update(&host.value, host.version)?);
+    }
+    node.value.phase = Phase::Failed;
+    node.value.placement = None;
+    node.value.endpoint = None;
+    writes.push(repo::update(&node.value, node.version)?);
+    Ok(Advance::Failed { refusal, spent_sat: crate::model::Sat(0), writes })
+}
+
+/// Asks for an address and, where there is a treasury, asks it for money: one commit.
+async fn deposit_address(
+    ctx: &Ctx,
+    mut node: Versioned<Node>,
+    operation: &Operation,
+    work: &Create,
+) -> Result<Advance> {
+    let address = create_wallet::new_address(ctx, &node.value).await?;
+    node.value.deposit_address = Some(address.clone());
+    let amount_sat = work.initial_funding_sat;
+    if ctx.parts.treasury.is_none() || amount_sat.0 == 0 {
+        return done(node, None);
+    }
+    let request = FundingRequest {
+        operation: operation.id.clone(),
+        node: node.value.id.clone(),
+        address,
+        amount_sat,
+        state: FundingState::Waiting,
+    };
+    node.value.funding = Funding::Requested { amount_sat };
+    Ok(Advance::Next {
+        work: at(work, CreateStep::AwaitFunding),
+        progress: "waiting for the treasury".to_owned(),
+        writes: vec![repo::update(&node.value, node.version)?, repo::create(&request)?],
+    })
+}
+
+/// Until the treasury has published. Whoever waits makes sure that somebody sends: creates that wait at the same time share
+/// one transaction.
+async fn await_funding(ctx: &Ctx, mut node: Versioned<Node>, operation: &Operation) -> Result<Advance> {
+    // Subscribed before the look, so that the change that matters cannot fall between.
+    let mut changes = ctx.parts.feed.subscribe();
+    let request = repo::get::<FundingRequest>(&*ctx.parts.store, operation.id.as_str()).await?;
+    let request = request.ok_or_else(|| Error::Invariant("a funding request is gone".to_owned()))?.value;
+    match request.state {
+        FundingState::Published { txid } => {
+            let amount_sat = request.amount_sat;
+            node.value.funding = Funding::Published { amount_sat, txid: txid.clone() };
+            done(node, Some(txid))
+        }
+        FundingState::Waiting => {
+            funding::batch_what_waits(ctx).await?;
+            funding::wait_for_change(&mut changes, &operation.id, Duration::from_secs(2)).await;
+            Ok(Advance::again("waiting for the treasury", Duration::ZERO))
+        }
+        FundingState::Batched { .. } => {
+            funding::wait_for_change(&mut changes, &operation.id, Duration::from_secs(5)).await;
+            Ok(Advance::again("the treasury is sending", Duration::ZERO))
+        }
+    }
+}
+
+fn done(mut node: Versioned<Node>, txid: Option<String>) -> Result<Advance> {
+    node.value.phase = Phase::Ready;
+    let result = json!({
+        "uuid": node.value.uuid,
+        "identity_pubkey": node.value.identity_pubkey,
+        "deposit_address": node.value.deposit_address,
+        "funding_txid": txid,
+    });
+    Ok(Advance::Done { result, settle: Settle::Keep, writes: vec![repo::update(&node.value, node.version)?] })
+}

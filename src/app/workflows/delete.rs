@@ -1,0 +1,87 @@
+//! `delete`: only once nothing is left to lose. The sealed secrets stay in the tombstone, and the folder on the host is set
+//! aside, never deleted.
+
+use super::super::step::{Advance, Ctx, Settle};
+use super::create::host_of;
+use super::{Reached, reach};
+use crate::error::{AgentError, Result};
+use crate::lnd::proto::lnrpc::ListChannelsRequest;
+use crate::lndserver::client::Order;
+use crate::model::node::Phase;
+use crate::model::operation::Operation;
+use crate::model::problem::{Code, Refusal};
+use crate::model::work::Work;
+use crate::model::work::delete::{Delete, DeleteStep};
+use crate::store::repo;
+use serde_json::json;
+
+pub(super) async fn advance(ctx: &Ctx, operation: &Operation, work: &Delete) -> Result<Advance> {
+    match work.step {
+        DeleteStep::Check => check(ctx, operation).await,
+        DeleteStep::Stop => stop(ctx, operation).await,
+        DeleteStep::Release => release(ctx, operation).await,
+    }
+}
+
+fn at(step: DeleteStep) -> Work {
+    Work::Delete(Delete { step })
+}
+
+async fn check(ctx: &Ctx, operation: &Operation) -> Result<Advance> {
+    let reached = reach(ctx, operation).await?;
+    match left_to_lose(&reached).await? {
+        None => Ok(Advance::next(at(DeleteStep::Stop), "stopping lnd")),
+        Some(refusal) => {
+            let mut node = reached.node;
+            node.value.phase = Phase::Ready;
+            let writes = vec![repo::update(&node.value, node.version)?];
+            Ok(Advance::Failed { refusal, spent_sat: crate::model::Sat(0), writes })
+        }
+    }
+}
+
+/// What still is in the node, as a refusal.
+async fn left_to_lose(reached: &Reached) -> Result<Option<Refusal>> {
+    let Reached { lnd, read, .. } = reached;
+    let balance = lnd.wallet_balance(read).await?;
+    let open = lnd.list_channels(read, ListChannelsRequest::default()).await?.channels.len();
+    let pending = lnd.pending_channels(read).await?;
+    let closing = pending.pending_force_closing_channels.len() + pending.waiting_close_channels.len();
+    let opening = pending.pending_open_channels.len();
+    let money = balance.total_balance.saturating_add(balance.locked_balance);
+    if money == 0 && open + closing + opening == 0 && pending.total_limbo_balance == 0 {
+        return Ok(None);
+    }
+    let refusal = Refusal::new(Code::NodeNotEmpty, "there is something left in this node")
+        .with("wallet_sat", money)
+        .with("open_channels", open)
+        .with("pending_open_channels", opening)
+        .with("pending_close_channels", closing);
+    Ok(Some(refusal))
+}
+
+async fn stop(ctx: &Ctx, operation: &Operation) -> Result<Advance> {
+    let node = ctx.node(operation.node.as_ref()).await?;
+    let host = host_of(ctx, &node.value).await?;
+    let order = Order { host: &host.value, epoch: ctx.claim.epoch() };
+    ctx.parts.agents.stop_node(order, &node.value.id).await?;
+    Ok(Advance::next(at(DeleteStep::Release), "freeing the slot"))
+}
+
+async fn release(ctx: &Ctx, operation: &Operation) -> Result<Advance> {
+    let mut node = ctx.node(operation.node.as_ref()).await?;
+    let mut host = host_of(ctx, &node.value).await?;
+    let order = Order { host: &host.value, epoch: ctx.claim.epoch() };
+    match ctx.parts.agents.remove_node(order, &node.value.id).await {
+        // Refused: an earlier run of this step has removed it.
+        Ok(()) | Err(AgentError::Refused(_)) => {}
+        Err(error) => return Err(error.into()),
+    }
+    host.value.slots.retain(|_, holder| *holder != node.value.id);
+    node.value.phase = Phase::Deleted;
+    node.value.placement = None;
+    node.value.endpoint = None;
+    let writes = vec![repo::update(&host.value, host.version)?, repo::update(&node.value, node.version)?];
+    let result = json!({ "uuid": node.value.uuid, "deleted": true });
+    Ok(Advance::Done { result, settle: Settle::OneNodeLess, writes })
+}

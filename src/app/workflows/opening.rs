@@ -1,0 +1,315 @@
+//! Opens the channel that a payment needs, exactly once. What makes a repeat safe: the inputs are frozen in the step, the
+//! channel carries the operation's id as its memo, and before lnd is asked a second time the absence of a channel is
+//! proven (design: money.md, "Fencing"; lnd goes on opening after its client is gone).
+
+use super::super::Parts;
+use super::super::step::{Advance, Ctx};
+use super::pay::{at, failed};
+use super::{Reached, SOON, reach};
+use crate::error::{Error, Result};
+use crate::lnd::LndErrorKind;
+use crate::lnd::client::LndClient;
+use crate::lnd::macaroon::{Grant, Macaroon};
+use crate::lnd::proto::lnrpc::{
+    AddressType, ClosedChannelsRequest, ListChannelsRequest, ListPeersRequest, OpenChannelRequest,
+};
+use crate::model::OperationId;
+use crate::model::amount::Sat;
+use crate::model::node::Node;
+use crate::model::operation::Operation;
+use crate::model::problem::{Code, Refusal};
+use crate::model::work::Work;
+use crate::model::work::pay::{Opened, Opening, Pay, PayStep};
+use crate::model::work::plan::{self, Coin, OpeningPlan, Wallet};
+use crate::store::IndexEntry;
+use crate::store::repo;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// How long a step waits for a channel before it shows itself again.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Decides on the channel: who, how large, of which coins. Waits for its turn, for a channel that is being opened anyway,
+/// and for money that will suffice once confirmed.
+pub(super) async fn plan(ctx: &Ctx, operation: &Operation, work: &Pay) -> Result<Advance> {
+    if !ctx.locks.take_turn(&operation.id) || another_opens(ctx, operation).await? {
+        return Ok(Advance::again("another channel of this node is being opened", SOON));
+    }
+    let reached = reach(ctx, operation).await?;
+    let Reached { lnd, read, .. } = &reached;
+    let now = ctx.parts.clock.now();
+    if work.terms.expires_at - now < ctx.parts.settings.open_margin {
+        let message = "the invoice would expire before a channel for it is open";
+        return Ok(failed(work, Refusal::new(Code::InvoiceExpiresTooSoon, message)));
+    }
+    if let Some(channel_point) = opening_anyway(lnd, read, work).await? {
+        ctx.locks.end_turn(&operation.id);
+        return Ok(Advance::next(at(work, PayStep::AwaitChannel { channel_point }), "a channel is being opened"));
+    }
+    let Some(peer_address) = peer_address(ctx, lnd, read, work).await? else {
+        let refusal = Refusal::new(Code::PeerAddressUnknown, "the payee's address is not known: say it with host");
+        return Ok(failed(work, refusal));
+    };
+    let sat_per_vbyte = ctx.parts.fee_rate(lnd, read).await?;
+    match plan::plan(&work.terms, &wallet(lnd, read).await?, sat_per_vbyte) {
+        Err(refusal) => Ok(failed(work, refusal)),
+        Ok(OpeningPlan::Wait) => Ok(Advance::again("waiting for money to be confirmed", Duration::from_millis(500))),
+        Ok(OpeningPlan::Open(funding)) => {
+            let opening = Opening {
+                peer: work.terms.peer.clone(),
+                peer_address,
+                capacity_sat: funding.capacity_sat,
+                sat_per_vbyte,
+                fee_sat: funding.fee_sat,
+                outpoints: funding.outpoints,
+            };
+            Ok(Advance::next(at(work, PayStep::Connect { opening }), "connecting to the peer"))
+        }
+    }
+}
+
+/// Whether another operation of the node has decided on a channel, possibly in another process.
+async fn another_opens(ctx: &Ctx, operation: &Operation) -> Result<bool> {
+    let index = IndexEntry { name: "running", value: operation.subject().to_owned() };
+    let running = repo::list_all::<Operation>(&*ctx.parts.store, Some(index)).await?;
+    Ok(running.iter().any(|other| {
+        let opens =
+            matches!(&other.value.work, Work::Pay(Pay { step: PayStep::Connect { .. } | PayStep::Open { .. }, .. }));
+        opens && other.value.id != operation.id
+    }))
+}
+
+/// A channel with the peer that is pending already and will carry the payment.
+async fn opening_anyway(lnd: &LndClient, read: &Macaroon, work: &Pay) -> Result<Option<String>> {
+    let needed = plan::needed_capacity(work.terms.amount_msat, work.terms.max_fee_sat);
+    let pending = lnd.pending_channels(read).await?;
+    let channel = pending.pending_open_channels.into_iter().filter_map(|p| p.channel).find(|channel| {
+        channel.remote_node_pub == work.terms.peer && u64::try_from(channel.local_balance).unwrap_or(0) >= needed.0
+    });
+    Ok(channel.map(|c| c.channel_point))
+}
+
+/// Where the peer is: as given, or as the fleet, lnd's connections or the graph know.
+async fn peer_address(ctx: &Ctx, lnd: &LndClient, read: &Macaroon, work: &Pay) -> Result<Option<String>> {
+    if let Some(given) = &work.terms.peer_address {
+        return Ok(Some(given.clone()));
+    }
+    let peer = &work.terms.peer;
+    if let Some(ours) = fleet_address(&ctx.parts, peer).await? {
+        return Ok(Some(ours));
+    }
+    let peers = lnd.list_peers(read, ListPeersRequest::default()).await?.peers;
+    if let Some(connected) = peers.into_iter().find(|p| p.pub_key == *peer && !p.inbound) {
+        return Ok(Some(connected.address));
+    }
+    let known = lnd.node_info(read, peer).await?.and_then(|info| info.node);
+    let addresses = known.map(|node| node.addresses).unwrap_or_default();
+    let literal = addresses.into_iter().filter_map(|a| a.addr.parse::<SocketAddr>().ok());
+    let mut allowed = literal.filter(|a| crate::model::address::allowed_peer(a.ip(), ctx.parts.settings.network));
+    Ok(allowed.next().map(|a| a.to_string()))
+}
+
+/// The p2p address of a node of the fleet.
+pub(in crate::app) async fn fleet_address(parts: &Parts, pubkey: &str) -> Result<Option<String>> {
+    let index = IndexEntry { name: "pubkey", value: pubkey.to_owned() };
+    let (found, _) = repo::list::<Node>(&*parts.store, Some(index), None, 1, false).await?;
+    let endpoint = found.into_iter().next().and_then(|node| node.value.endpoint);
+    Ok(endpoint.map(|e| SocketAddr::new(e.address, e.p2p_port).to_string()))
+}
+
+async fn wallet(lnd: &LndClient, read: &Macaroon) -> Result<Wallet> {
+    let unspent = lnd.list_unspent(read, 1).await?;
+    let balance = lnd.wallet_balance(read).await?;
+    let confirmed = unspent
+        .into_iter()
+        .filter_map(|utxo| {
+            let outpoint = utxo.outpoint.as_ref()?;
+            Some(Coin {
+                outpoint: format!("{}:{}", outpoint.txid_str, outpoint.output_index),
+                value_sat: Sat(u64::try_from(utxo.amount_sat).ok()?),
+                input_vsize_tenths: input_vsize_tenths(utxo.address_type()),
+            })
+        })
+        .collect();
+    Ok(Wallet { confirmed, unconfirmed_sat: Sat(u64::try_from(balance.unconfirmed_balance).unwrap_or(0)) })
+}
+
+/// Virtual size of an input by the kind of its address, tenths of a vbyte (BIP 141, BIP 341: key path).
+pub(super) fn input_vsize_tenths(kind: AddressType) -> u64 {
+    match kind {
+        AddressType::TaprootPubkey | AddressType::UnusedTaprootPubkey => 580,
+        AddressType::WitnessPubkeyHash | AddressType::UnusedWitnessPubkeyHash => 685,
+        AddressType::NestedPubkeyHash | AddressType::UnusedNestedPubkeyHash => 915,
+    }
+}
+
+pub(super) async fn connect(ctx: &Ctx, operation: &Operation, work: &Pay, opening: &Opening) -> Result<Advance> {
+    let reached = reach(ctx, operation).await?;
+    match dial(ctx, &reached, opening).await? {
+        Ok(()) => {
+            ctx.locks.take_turn(&operation.id);
+            ctx.locks.note_untried(&operation.id);
+            let opening = opening.clone();
+            Ok(Advance::next(at(work, PayStep::Open { opening }), "opening a channel"))
+        }
+        Err(refusal) => Ok(failed(work, refusal)),
+    }
+}
+
+async fn dial(ctx: &Ctx, reached: &Reached, opening: &Opening) -> Result<Result<(), Refusal>> {
+    let macaroon = ctx.spending_macaroon(&reached.node.value, Grant::Peers)?;
+    match reached.lnd.connect_peer(&macaroon, &opening.peer, &opening.peer_address, false).await {
+        Ok(_) => Ok(Ok(())),
+        Err(e) if e.kind == LndErrorKind::AlreadyConnected => Ok(Ok(())),
+        Err(e) if matches!(e.kind, LndErrorKind::Refused | LndErrorKind::PeerOffline) => {
+            Ok(Err(Refusal::new(Code::PeerUnreachable, "the peer cannot be reached")))
+        }
+        Err(e) => Err(e.into()),
+    }
+}
+
+pub(super) async fn open(ctx: &Ctx, operation: &Operation, work: &Pay, opening: &Opening) -> Result<Advance> {
+    let reached = reach(ctx, operation).await?;
+    if let Some(channel_point) = find_by_memo(&reached, &operation.id).await? {
+        return Ok(opened(work, opening, channel_point));
+    }
+    if !ctx.locks.use_untried(&operation.id) {
+        ctx.locks.take_turn(&operation.id);
+        if let Some(channel_point) = prove_absent(ctx, &reached, &operation.id, &opening.peer).await? {
+            return Ok(opened(work, opening, channel_point));
+        }
+        if let Err(refusal) = dial(ctx, &reached, opening).await? {
+            return Ok(failed(work, refusal));
+        }
+    }
+    if work.terms.expires_at <= ctx.parts.clock.now() {
+        return Ok(failed(work, Refusal::new(Code::PayreqExpired, "the payment request has expired")));
+    }
+    let macaroon = ctx.spending_macaroon(&reached.node.value, Grant::OpenChannel)?;
+    match reached.lnd.open_channel(&macaroon, request(operation, opening)?).await {
+        Ok(point) => Ok(opened(work, opening, point.to_string())),
+        Err(e) if e.kind == LndErrorKind::InsufficientFunds => {
+            ctx.locks.end_turn(&operation.id);
+            Ok(Advance::next(at(work, PayStep::PlanOpening), "planning anew: the coins have changed"))
+        }
+        Err(e) if matches!(e.kind, LndErrorKind::Refused | LndErrorKind::PeerOffline) => {
+            match prove_absent(ctx, &reached, &operation.id, &opening.peer).await? {
+                Some(channel_point) => Ok(opened(work, opening, channel_point)),
+                None => {
+                    let refusal = Refusal::new(Code::ChannelOpenFailed, "the channel could not be opened");
+                    Ok(failed(work, refusal.with("lnd_message", e.message)))
+                }
+            }
+        }
+        Err(e) => Err(e.into()),
+    }
+}
+
+fn request(operation: &Operation, opening: &Opening) -> Result<OpenChannelRequest> {
+    let broken = || Error::Invariant("a stored opening cannot be read".to_owned());
+    let outpoints = opening.outpoints.iter().map(|o| o.parse::<bitcoin::OutPoint>().map(Into::into));
+    Ok(OpenChannelRequest {
+        node_pubkey: hex::decode(&opening.peer).map_err(|_| broken())?,
+        local_funding_amount: i64::try_from(opening.capacity_sat.0).map_err(|_| broken())?,
+        sat_per_vbyte: opening.sat_per_vbyte,
+        private: true,
+        min_confs: 1,
+        memo: operation.id.to_string(),
+        outpoints: outpoints.collect::<Result<_, _>>().map_err(|_| broken())?,
+        ..Default::default()
+    })
+}
+
+fn opened(work: &Pay, opening: &Opening, channel_point: String) -> Advance {
+    let channel = Opened {
+        channel_point: channel_point.clone(),
+        capacity_sat: opening.capacity_sat,
+        fee_sat: opening.fee_sat,
+        peer: opening.peer.clone(),
+    };
+    let work = Pay { opened: Some(channel), step: PayStep::AwaitChannel { channel_point }, ..work.clone() };
+    Advance::next(Work::Pay(work), "waiting for the channel to be confirmed")
+}
+
+/// The open or pending channel that carries the operation's memo.
+async fn find_by_memo(reached: &Reached, id: &OperationId) -> Result<Option<String>> {
+    let Reached { lnd, read, .. } = reached;
+    let pending = lnd.pending_channels(read).await?;
+    let mut of_pending = pending.pending_open_channels.into_iter().filter_map(|p| p.channel);
+    if let Some(channel) = of_pending.find(|c| c.memo == id.as_str()) {
+        return Ok(Some(channel.channel_point));
+    }
+    let open = lnd.list_channels(read, ListChannelsRequest::default()).await?;
+    Ok(open.channels.into_iter().find(|c| c.memo == id.as_str()).map(|c| c.channel_point))
+}
+
+/// Proves that an earlier request to open will not come true: disconnecting cancels the peer's reservations, and only then
+/// an absent memo means an absent channel.
+async fn prove_absent(ctx: &Ctx, reached: &Reached, id: &OperationId, peer: &str) -> Result<Option<String>> {
+    let macaroon = ctx.spending_macaroon(&reached.node.value, Grant::Peers)?;
+    match reached.lnd.disconnect_peer(&macaroon, peer).await {
+        Ok(_) => {}
+        // Not connected is what is wanted.
+        Err(e) if matches!(e.kind, LndErrorKind::Refused | LndErrorKind::PeerOffline | LndErrorKind::NotFound) => {}
+        Err(e) => return Err(e.into()),
+    }
+    for _ in 0..40 {
+        let peers = reached.lnd.list_peers(&reached.read, ListPeersRequest::default()).await?.peers;
+        if peers.iter().all(|p| p.pub_key != peer) {
+            return find_by_memo(reached, id).await;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let unknown = crate::lnd::LndError::new(LndErrorKind::Unknown, "the peer does not leave");
+    Err(unknown.into())
+}
+
+/// Until the channel is active. A channel that is open but idle means that the peer is away: it is called again.
+pub(super) async fn await_channel(
+    ctx: &Ctx,
+    operation: &Operation,
+    work: &Pay,
+    channel_point: &str,
+) -> Result<Advance> {
+    ctx.locks.end_turn(&operation.id);
+    let reached = reach(ctx, operation).await?;
+    // Subscribed before the look, so that the event that matters cannot fall between.
+    let mut events = reached.lnd.channel_events(&reached.read)?;
+    let now = ctx.parts.clock.now();
+    let listed = reached.lnd.list_channels(&reached.read, ListChannelsRequest::default()).await?;
+    let channel = listed.channels.into_iter().find(|c| c.channel_point == channel_point);
+    match channel {
+        Some(channel) if channel.active => {
+            let step = PayStep::SendOverNew { channel_point: channel_point.to_owned(), since: now };
+            return Ok(Advance::next(at(work, step), "sending over the new channel"));
+        }
+        _ if work.terms.expires_at <= now => {
+            let message = "the payment request expired before its channel was open";
+            return Ok(failed(work, Refusal::new(Code::PayreqExpired, message)));
+        }
+        Some(_) => reconnect(ctx, &reached, work).await,
+        None if is_closed(&reached, channel_point).await? => {
+            return Ok(failed(
+                work,
+                Refusal::new(Code::ChannelOpenFailed, "the channel was closed before it was used"),
+            ));
+        }
+        None => {}
+    }
+    let _whatever_happened_the_next_look_tells = tokio::time::timeout(PATIENCE, events.next()).await;
+    Ok(Advance::again("waiting for the channel to be confirmed", Duration::ZERO))
+}
+
+async fn is_closed(reached: &Reached, channel_point: &str) -> Result<bool> {
+    let closed = reached.lnd.closed_channels(&reached.read, ClosedChannelsRequest::default()).await?;
+    Ok(closed.channels.iter().any(|c| c.channel_point == channel_point))
+}
+
+async fn reconnect(ctx: &Ctx, reached: &Reached, work: &Pay) {
+    let peer = &work.terms.peer;
+    let Ok(macaroon) = ctx.spending_macaroon(&reached.node.value, Grant::Peers) else { return };
+    let Ok(Some(address)) = peer_address(ctx, &reached.lnd, &reached.read, work).await else { return };
+    if let Err(error) = reached.lnd.connect_peer(&macaroon, peer, &address, false).await {
+        tracing::debug!(%error, "the peer of a new channel cannot be reached yet");
+    }
+}

@@ -1,0 +1,172 @@
+//! `pay`: look the payment hash up, send, follow; open a channel only after a definite "no way" (`opening`). A transport
+//! error is never a failure: the hash is looked up again.
+
+use super::super::step::{Advance, Ctx, Settle};
+use super::{Reached, SOON, opening, reach};
+use crate::error::{Error, Result};
+use crate::lnd::LndErrorKind;
+use crate::lnd::macaroon::Grant;
+use crate::lnd::proto::lnrpc::payment::PaymentStatus;
+use crate::lnd::proto::lnrpc::{Payment, PaymentFailureReason};
+use crate::lnd::proto::routerrpc::SendPaymentRequest;
+use crate::model::amount::{Msat, Sat};
+use crate::model::operation::Operation;
+use crate::model::problem::{Code, Refusal};
+use crate::model::work::Work;
+use crate::model::work::pay::{OpenPolicy, Pay, PayStep};
+use serde_json::json;
+use std::time::Duration;
+use time::OffsetDateTime;
+
+/// How long lnd looks for ways (`timeout_seconds`); what is in flight then goes on.
+const SEND_TIMEOUT_SECONDS: i32 = 45;
+/// For a few seconds after a channel has become active lnd's router does not know it.
+const ROUTER_LAG: time::Duration = time::Duration::seconds(20);
+
+pub(super) async fn advance(ctx: &Ctx, operation: &Operation, work: &Pay) -> Result<Advance> {
+    match &work.step {
+        PayStep::Send => send(ctx, operation, work, None).await,
+        PayStep::PlanOpening => opening::plan(ctx, operation, work).await,
+        PayStep::Connect { opening } => opening::connect(ctx, operation, work, opening).await,
+        PayStep::Open { opening } => opening::open(ctx, operation, work, opening).await,
+        PayStep::AwaitChannel { channel_point } => opening::await_channel(ctx, operation, work, channel_point).await,
+        PayStep::SendOverNew { since, .. } => send(ctx, operation, work, Some(*since)).await,
+    }
+}
+
+/// The same work at another step.
+pub(super) fn at(work: &Pay, step: PayStep) -> Work {
+    Work::Pay(Pay { step, ..work.clone() })
+}
+
+/// A failure, with the channel it leaves behind, whose cost is not given back.
+pub(super) fn failed(work: &Pay, refusal: Refusal) -> Advance {
+    let spent_sat = work.opened.as_ref().map_or(Sat(0), |channel| channel.fee_sat);
+    let refusal = match &work.opened {
+        Some(channel) => refusal.with("channel", json!(channel)),
+        None => refusal,
+    };
+    Advance::Failed { refusal, spent_sat, writes: Vec::new() }
+}
+
+fn payment_hash(work: &Pay) -> Result<[u8; 32]> {
+    let mut hash = [0u8; 32];
+    hex::decode_to_slice(&work.terms.payment_hash, &mut hash)
+        .map_err(|_| Error::Invariant("a stored payment hash is not 32 bytes".to_owned()))?;
+    Ok(hash)
+}
+
+async fn send(ctx: &Ctx, operation: &Operation, work: &Pay, since: Option<OffsetDateTime>) -> Result<Advance> {
+    let reached = reach(ctx, operation).await?;
+    let hash = payment_hash(work)?;
+    let known = reached.lnd.payment(&reached.read, hash).await?;
+    let payment = match known.map(|p| (p.status(), p)) {
+        Some((PaymentStatus::Succeeded, payment)) => payment,
+        Some((PaymentStatus::InFlight | PaymentStatus::Initiated, _)) => follow(&reached, hash).await?,
+        _ => {
+            if work.terms.expires_at <= ctx.parts.clock.now() {
+                return Ok(failed(work, Refusal::new(Code::PayreqExpired, "the payment request has expired")));
+            }
+            match start(ctx, &reached, work).await? {
+                Started::Ended(payment) => *payment,
+                Started::LookAgain => return Ok(Advance::again("sending", Duration::ZERO)),
+                Started::Refused(message) => {
+                    let refusal =
+                        Refusal::new(Code::LndRefused, "lnd refused the payment").with("lnd_message", message);
+                    return Ok(failed(work, refusal));
+                }
+            }
+        }
+    };
+    Ok(judge(ctx, work, &payment, since))
+}
+
+/// Follows a payment under way to its end.
+async fn follow(reached: &Reached, hash: [u8; 32]) -> Result<Payment> {
+    let mut updates = reached.lnd.track_payment(&reached.read, hash)?;
+    while let Some(payment) = updates.next().await? {
+        if is_final(&payment) {
+            return Ok(payment);
+        }
+    }
+    Err(unknown_end())
+}
+
+enum Started {
+    Ended(Box<Payment>),
+    LookAgain,
+    Refused(String),
+}
+
+async fn start(ctx: &Ctx, reached: &Reached, work: &Pay) -> Result<Started> {
+    let terms = &work.terms;
+    let amt_msat = if terms.amount_is_ours { signed(terms.amount_msat.0)? } else { 0 };
+    let ask = SendPaymentRequest {
+        payment_request: terms.payreq.clone(),
+        amt_msat,
+        fee_limit_sat: signed(terms.max_fee_sat.0)?,
+        timeout_seconds: SEND_TIMEOUT_SECONDS,
+        no_inflight_updates: true,
+        ..Default::default()
+    };
+    let macaroon = ctx.spending_macaroon(&reached.node.value, Grant::Pay)?;
+    let mut updates = reached.lnd.send_payment(&macaroon, ask)?;
+    loop {
+        match updates.next().await {
+            Ok(Some(payment)) if is_final(&payment) => return Ok(Started::Ended(Box::new(payment))),
+            Ok(Some(_)) => {}
+            Ok(None) => return Err(unknown_end()),
+            Err(e) if matches!(e.kind, LndErrorKind::AlreadyPaid | LndErrorKind::InTransition) => {
+                return Ok(Started::LookAgain);
+            }
+            Err(e) if e.kind == LndErrorKind::Refused => return Ok(Started::Refused(e.message)),
+            Err(e) => return Err(e.into()),
+        }
+    }
+}
+
+fn signed(value: u64) -> Result<i64> {
+    i64::try_from(value).map_err(|_| Error::Invariant("an amount beyond all bitcoin".to_owned()))
+}
+
+fn is_final(payment: &Payment) -> bool {
+    matches!(payment.status(), PaymentStatus::Succeeded | PaymentStatus::Failed)
+}
+
+fn unknown_end() -> Error {
+    crate::lnd::LndError::new(LndErrorKind::Unknown, "lnd ended the stream before the payment ended").into()
+}
+
+/// What an ended payment means for the operation.
+fn judge(ctx: &Ctx, work: &Pay, payment: &Payment, since: Option<OffsetDateTime>) -> Advance {
+    if payment.status() == PaymentStatus::Succeeded {
+        return done(work, payment);
+    }
+    let no_way = matches!(
+        payment.failure_reason(),
+        PaymentFailureReason::FailureReasonNoRoute | PaymentFailureReason::FailureReasonInsufficientBalance
+    );
+    let lagging = since.is_some_and(|since| ctx.parts.clock.now() - since < ROUTER_LAG);
+    match (no_way, since) {
+        (true, Some(_)) if lagging => Advance::again("waiting for lnd's router to see the new channel", SOON),
+        (true, _) if work.opened.is_none() && work.terms.open == OpenPolicy::Auto => {
+            Advance::next(at(work, PayStep::PlanOpening), "no way over the channels that are there")
+        }
+        (true, _) => {
+            let refusal = Refusal::new(Code::NoRoute, "there is no way to the payee within the fee bound");
+            failed(work, refusal.with("failure_reason", payment.failure_reason().as_str_name()))
+        }
+        (false, _) => {
+            let refusal = Refusal::new(Code::PaymentFailed, "the payment failed");
+            failed(work, refusal.with("failure_reason", payment.failure_reason().as_str_name()))
+        }
+    }
+}
+
+fn done(work: &Pay, payment: &Payment) -> Advance {
+    let msat = |value: i64| Msat(u64::try_from(value).unwrap_or(0)).to_sat_ceil();
+    let opening_fee = work.opened.as_ref().map_or(Sat(0), |channel| channel.fee_sat);
+    let spent = msat(payment.value_msat).saturating_add(msat(payment.fee_msat)).saturating_add(opening_fee);
+    let result = json!({ "payment": payment, "channel": work.opened });
+    Advance::Done { result, settle: Settle::Spent(spent), writes: Vec::new() }
+}
