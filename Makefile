@@ -1,0 +1,64 @@
+# The commands of a developer's day; `make` lists them. What they need they build once into the user's cache folder.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: dev demo test test-quick bench fmt lint help
+
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/scale-lnd
+DENY_VERSION := 0.20.2
+MACHETE_VERSION := 0.9.2
+
+# CI's clones come and go while its machine may stay, so that their builds share one folder outside of them.
+ifeq ($(CI),true)
+ifeq ($(CARGO_TARGET_DIR),)
+export CARGO_TARGET_DIR := $(CACHE)/target
+export CARGO_INCREMENTAL := 0
+bound_target := .ci/bound-target $(CARGO_TARGET_DIR)
+endif
+endif
+
+# $(call with_nodes,VARIANT): sets and exports the folder of lnd and btcd; one that is set already is left alone.
+with_nodes = SCALE_LND_NODE_BIN=$${SCALE_LND_NODE_BIN:-$$(deploy/nodes/ensure.sh $(1))}; export SCALE_LND_NODE_BIN
+
+dev: ## run the whole system on this machine, on simnet (ARGS="--fresh" and the like are passed on)
+	@.ci/need cargo cc
+	@$(call with_nodes,release); cargo build; exec cargo run --quiet -- dev $(ARGS)
+
+demo: ## show the whole story: two users get lnds, one pays the other, closes, withdraws
+	@.ci/need cargo cc
+	@$(call with_nodes,release); cargo build; exec cargo run --quiet -- demo $(ARGS)
+
+test: lint ## lint, then all tests, on real lnd and btcd
+	@.ci/need cargo cc
+	@$(call with_nodes,lowscrypt); cargo test --features fault-points
+
+test-quick: ## unit tests and the integration tests named smoke, for the inner loop
+	@.ci/need cargo cc
+	@$(call with_nodes,lowscrypt); \
+	cargo test --features fault-points --lib; \
+	cargo test --features fault-points --test main smoke
+
+bench: ## measure side by side with lnd's own REST and print the ratios
+	@.ci/need cargo cc
+	@$(call with_nodes,release); cargo bench --bench side_by_side -- $(ARGS)
+
+fmt: ## format the code
+	@.ci/need cargo fmt
+	@cargo fmt
+
+lint: ## formatting, clippy, licences, advisories, unused dependencies
+	@.ci/need cargo cc fmt clippy git
+	@$(bound_target)
+	cargo fmt --check
+	cargo clippy --locked --all-targets --features fault-points -- -D warnings
+	cargo clippy --locked --lib --bins -- -D warnings
+	@machete=$$(.ci/cargo-tool cargo-machete $(MACHETE_VERSION)); \
+	echo "cargo machete"; "$$machete"
+	@deny=$$(.ci/cargo-tool cargo-deny $(DENY_VERSION)); \
+	echo "cargo deny check licenses bans sources"; \
+	"$$deny" --locked check licenses bans sources; \
+	.ci/advisories "$$deny"
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
