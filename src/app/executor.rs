@@ -45,6 +45,8 @@ impl Executor {
         let (ended_tx, mut ended) = mpsc::unbounded_channel::<String>();
         let mut tasks = JoinSet::new();
         let mut waiting: HashSet<String> = HashSet::new();
+        // What another master holds: looked at again at every tick, not at every change.
+        let mut held: HashSet<String> = HashSet::new();
         let mut ticks = tokio::time::interval((self.parts.lease.ttl() / 4).max(Duration::from_millis(100)));
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut relist = true;
@@ -55,7 +57,7 @@ impl Executor {
                 tracing::warn!(%error, "unfinished operations cannot be listed");
                 relist = true;
             }
-            self.start_workers(&mut waiting, &mut tasks, &ended_tx, &stop).await;
+            self.start_workers(&mut waiting, &mut held, &mut tasks, &ended_tx, &stop).await;
             tokio::select! {
                 () = stop.cancelled() => break,
                 change = feed.recv() => match change {
@@ -67,7 +69,10 @@ impl Executor {
                     // Something may have come between the worker's last look and its end.
                     waiting.insert(subject);
                 }
-                _ = ticks.tick() => self.parts.observer.prune(),
+                _ = ticks.tick() => {
+                    self.parts.observer.prune();
+                    waiting.extend(held.drain());
+                }
                 Some(_) = tasks.join_next(), if !tasks.is_empty() => {}
             }
         }
@@ -125,6 +130,7 @@ impl Executor {
     async fn start_workers(
         self: &Arc<Self>,
         waiting: &mut HashSet<String>,
+        held: &mut HashSet<String>,
         tasks: &mut JoinSet<()>,
         ended: &mpsc::UnboundedSender<String>,
         stop: &CancellationToken,
@@ -137,7 +143,10 @@ impl Executor {
                     waiting.remove(&subject);
                     continue;
                 }
-                Err(_) => return,
+                Err(_) => {
+                    held.extend(waiting.drain());
+                    return;
+                }
             }
             let parts = &self.parts;
             match claim::claim(&*parts.store, &parts.lease, &parts.observer, &subject).await {
@@ -148,9 +157,13 @@ impl Executor {
                     let worker = Worker { executor: self.clone(), subject, guard: Arc::new(guard), wake };
                     tasks.spawn(worker.run(ended.clone(), stop.clone()));
                 }
-                Ok(None) => {}
+                Ok(None) => {
+                    waiting.remove(&subject);
+                    held.insert(subject);
+                }
                 Err(error) => {
                     tracing::debug!(%error, subject, "cannot claim now");
+                    held.extend(waiting.drain());
                     return;
                 }
             }
@@ -270,10 +283,11 @@ async fn retry_or_give_up(
     if matches!(error, Error::ClaimLost | Error::Agent(crate::error::AgentError::Fenced)) {
         return Err(Error::ClaimLost);
     }
+    ctx.claim.check()?;
     if !ctx.claim.is_stored(&*ctx.parts.store).await.unwrap_or(true) {
         return Err(Error::ClaimLost);
     }
-    if error.retryable() {
+    if error.retryable() || ended_on_its_way(&error) && *backoff < LONGEST_BACKOFF {
         tracing::debug!(%error, %id, kind, step, "the step will be tried again");
         let jitter = rand::rng().random_range(0.5..1.0);
         let pause = backoff.mul_f64(jitter);
@@ -288,6 +302,12 @@ async fn retry_or_give_up(
     let refusal = Refusal::new(Code::Parked, message).with("step", step);
     *operation = settle::commit(ctx, operation, Advance::Park { refusal }).await?;
     Ok(Duration::ZERO)
+}
+
+/// A macaroon that ends with the lease can end between here and lnd; a fresh one will do. One that is always rejected is
+/// another matter.
+fn ended_on_its_way(error: &Error) -> bool {
+    matches!(error, Error::Lnd(e) if e.kind == crate::lnd::LndErrorKind::MacaroonRejected)
 }
 
 fn log_end(operation: &Operation) {

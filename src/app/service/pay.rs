@@ -9,7 +9,7 @@ use crate::model::amount::Sat;
 use crate::model::ids::{AppId, Uuid};
 use crate::model::invoice::Invoice;
 use crate::model::limits::Reservation;
-use crate::model::node::PaymentPointer;
+use crate::model::node::{Node, PaymentPointer};
 use crate::model::operation::{Operation, Owner, State};
 use crate::model::problem::{Code, Refusal};
 use crate::model::work::Work;
@@ -26,9 +26,9 @@ impl Service {
         request: PayRequest,
         idempotency: Option<Idempotency>,
     ) -> Result<Operation, Refusal> {
-        let node = self.ready_node(app, uuid).await?;
-        let terms = self.terms(&node, &request)?;
-        let pointer_id = PaymentPointer::id_of(&node.node.value.id, &terms.payment_hash);
+        let stored = self.node_of(app, uuid).await?.value;
+        let terms = self.terms(&stored, &request)?;
+        let pointer_id = PaymentPointer::id_of(&stored.id, &terms.payment_hash);
         for attempt in 0.. {
             if let Some(operation) = self.replayed(idempotency.as_ref()).await? {
                 return Ok(operation);
@@ -37,6 +37,7 @@ impl Service {
             if let Some(joined) = self.joined_payment(pointer.as_ref(), &terms).await? {
                 return Ok(joined);
             }
+            let node = self.ready_node(app, uuid).await?;
             self.refuse_before_any_effect(&node, &terms, pointer.is_some()).await?;
             let tried = self.try_pay(&node, &terms, pointer, idempotency.as_ref()).await?;
             if let Accepted::New(operation) = tried {
@@ -48,10 +49,10 @@ impl Service {
     }
 
     /// What is asked, completed and checked against the payment request.
-    fn terms(&self, node: &ReadyNode, request: &PayRequest) -> Result<PayTerms, Refusal> {
+    fn terms(&self, node: &Node, request: &PayRequest) -> Result<PayTerms, Refusal> {
         let invoice = Invoice::parse(&request.payreq, self.parts.settings.network)?;
         let amount_msat = invoice.amount(request.pay_amt)?;
-        if node.node.value.identity_pubkey.as_deref() == Some(invoice.payee.as_str()) {
+        if node.identity_pubkey.as_deref() == Some(invoice.payee.as_str()) {
             return Err(Refusal::parameter(Code::PayreqOwnInvoice, "payreq", "this invoice is the node's own"));
         }
         let max_fee_sat = request.max_fee.unwrap_or_else(|| Sat(amount_msat.to_sat_ceil().0 / 100).max(Sat(10)));
