@@ -16,8 +16,8 @@ pub use sections::{
     TreasurySection,
 };
 pub use serving::{AgentsSection, HttpSection, LogFormat, LogSection, MasterSection};
-pub use setting::{Raw, Setting};
-pub use source::{ConfigFault, ENV_PREFIX, Found, Origin, Part, Section, Settings};
+pub use source::{ConfigFault, ENV_PREFIX, Origin};
+use source::{Found, Part, Settings};
 
 use crate::model::Network;
 use crate::model::app::Limits;

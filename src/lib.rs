@@ -6,8 +6,10 @@
 
 pub mod apikey;
 pub mod app;
+pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod deployment;
 pub mod dev;
 pub mod error;
 pub mod fault;

@@ -1,26 +1,7 @@
-//! `scale-lnd`: the subcommands; nothing else names the adapters.
+//! `scale-lnd`: the command line is in `cli`; the adapters of a master are built in `master`.
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
-use scale_lnd::dev::reaper;
-
-#[derive(Debug, Parser)]
-#[command(name = "scale-lnd", version, about)]
-struct Cli {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Ends everything beneath it when its owner is gone (used by `dev` and tests).
-    #[command(name = "__reaper", hide = true)]
-    Reaper(reaper::ReaperArgs),
-}
-
 fn main() -> ExitCode {
-    match Cli::parse().command {
-        Command::Reaper(args) => reaper::run(&args),
-    }
+    scale_lnd::cli::main()
 }

@@ -9,7 +9,7 @@ use std::str::FromStr;
 use toml::de::DeValue;
 
 /// A value as it was given.
-pub enum Raw {
+pub(crate) enum Raw {
     /// A string of the file; relative paths in it are relative to this folder.
     String {
         /// The text.
@@ -63,7 +63,7 @@ impl Raw {
 }
 
 /// Something that can be set.
-pub trait Setting: Sized {
+pub(crate) trait Setting: Sized {
     /// Reads it.
     ///
     /// # Errors

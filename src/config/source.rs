@@ -62,10 +62,10 @@ impl fmt::Display for ConfigFault {
 }
 
 /// What a validation finds: (`section.key`, what is wrong).
-pub type Found = Vec<(&'static str, String)>;
+pub(crate) type Found = Vec<(&'static str, String)>;
 
 /// A section of a configuration.
-pub trait Part: Sized {
+pub(crate) trait Part: Sized {
     /// Its name.
     const NAME: &'static str;
 
@@ -82,7 +82,7 @@ struct Given {
 }
 
 /// All settings of the sections asked for, merged, and the faults found so far.
-pub struct Settings {
+pub(crate) struct Settings {
     sections: &'static [&'static str],
     given: BTreeMap<(String, String), Given>,
     seen: BTreeMap<(String, String), Origin>,
@@ -234,7 +234,7 @@ impl Settings {
 }
 
 /// One section while it is read.
-pub struct Section<'a> {
+pub(crate) struct Section<'a> {
     settings: &'a mut Settings,
     name: &'static str,
     known: Vec<&'static str>,

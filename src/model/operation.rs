@@ -88,6 +88,18 @@ impl Operation {
         self.state == State::Running
     }
 
+    /// Lets it run again, from the step where it was parked. False, and nothing changed, where it is not parked.
+    #[must_use]
+    pub fn free(&mut self, now: OffsetDateTime) -> bool {
+        if !matches!(self.state, State::Parked { .. }) {
+            return false;
+        }
+        self.state = State::Running;
+        self.progress = "freed by the operator".to_owned();
+        self.updated_at = now;
+        true
+    }
+
     /// The subject of the claim under which it runs.
     #[must_use]
     pub fn subject(&self) -> &str {

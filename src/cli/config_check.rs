@@ -1,0 +1,53 @@
+//! `scale-lnd config check`: every fault of a master's configuration at once, the files it names included.
+
+use super::{ConfigArgs, Failure, admin, in_a_line};
+use crate::config::Config;
+use crate::deployment;
+use clap::Subcommand;
+use std::path::Path;
+
+/// Verbs about the configuration.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Name every fault at once, or say that there is none
+    Check(ConfigArgs),
+}
+
+/// Runs the verb.
+pub fn run(command: ConfigCommand) -> Result<(), Failure> {
+    let ConfigCommand::Check(args) = command;
+    let config = admin::load(&args)?;
+    let faults = faults_of_files(&config);
+    if !faults.is_empty() {
+        return Err(Failure::Usage(faults));
+    }
+    println!("the configuration is sound: deployment {} on {}", config.deployment.name, config.deployment.network);
+    Ok(())
+}
+
+fn faults_of_files(config: &Config) -> Vec<String> {
+    let mut faults = Vec::new();
+    if let Err(e) = deployment::sealer(&config.seal) {
+        faults.push(format!("seal: {}", in_a_line(&e)));
+    }
+    if let Err(message) = config.chain.rpc_password.text() {
+        faults.push(format!("chain.rpc_password_file: {message}"));
+    }
+    let mut files = vec![("chain.rpc_cert_file", config.chain.rpc_cert_file.as_path())];
+    files.extend(config.http.tls_cert.as_deref().map(|path| ("http.tls_cert", path)));
+    files.extend(config.http.tls_key.as_deref().map(|path| ("http.tls_key", path)));
+    if let Some(treasury) = &config.treasury {
+        files.push(("treasury.cert_file", &treasury.cert_file));
+        files.push(("treasury.macaroon_file", &treasury.macaroon_file));
+    }
+    faults.extend(files.into_iter().filter_map(|(key, path)| unreadable(path).map(|e| format!("{key}: {e}"))));
+    let folder = config.store.path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    if folder.is_some_and(|folder| !folder.is_dir()) {
+        faults.push("store.path: its folder does not exist".to_owned());
+    }
+    faults
+}
+
+fn unreadable(path: &Path) -> Option<String> {
+    std::fs::File::open(path).err().map(|e| format!("cannot read {}: {e}", path.display()))
+}
