@@ -2,6 +2,7 @@
 //! masters, which notice through the change feed.
 
 use super::{ConfigArgs, Failure};
+use crate::app::keys::Keys;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Config};
 use crate::deployment::{self, Opened};
@@ -17,6 +18,8 @@ pub struct Admin {
     pub config: Config,
     /// The Store.
     pub store: Arc<dyn Store>,
+    /// Seals, opens, bakes.
+    pub keys: Keys,
 }
 
 /// Flags that every listing has.
@@ -44,7 +47,8 @@ pub async fn open(args: &ConfigArgs) -> Result<Admin, Failure> {
     if deployment::open(&*store, &sealer, &config.deployment, now()).await? == Opened::New {
         eprintln!("a new store was made: {}", config.store.path.display());
     }
-    Ok(Admin { config, store })
+    let keys = Keys::new(Arc::new(sealer), config.deployment.name.clone(), config.deployment.network);
+    Ok(Admin { config, store, keys })
 }
 
 /// Now.

@@ -63,7 +63,7 @@ pub async fn run(command: KeyCommand) -> Result<(), Failure> {
 }
 
 async fn create(args: CreateArgs) -> Result<(), Failure> {
-    let Admin { config, store } = admin::open(&args.config).await?;
+    let Admin { config, store, .. } = admin::open(&args.config).await?;
     if let Some(app) = &args.app
         && repo::get::<App>(&*store, app.as_str()).await?.is_none()
     {

@@ -4,6 +4,7 @@ mod admin;
 mod app;
 mod config_check;
 mod key;
+mod node;
 mod operation;
 mod output;
 mod seal_key;
@@ -34,6 +35,9 @@ enum Command {
     /// Apps and what they may cost
     #[command(subcommand)]
     App(app::AppCommand),
+    /// Users' nodes
+    #[command(subcommand)]
+    Node(node::NodeCommand),
     /// Durable operations: look at them, free parked ones
     #[command(subcommand)]
     Operation(operation::OperationCommand),
@@ -137,6 +141,7 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Config(command) => config_check::run(command),
         Command::Key(command) => key::run(command).await,
         Command::App(command) => app::run(command).await,
+        Command::Node(command) => node::run(command).await,
         Command::Operation(command) => operation::run(command).await,
         Command::SealKey(command) => seal_key::run(command),
         Command::Reaper(_) => Err(Failure::usage("the reaper runs alone")),

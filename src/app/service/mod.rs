@@ -16,7 +16,7 @@ use crate::lnd::{LndError, LndErrorKind};
 use crate::model::amount::Sat;
 use crate::model::ids::{AppId, OperationId, Uuid};
 use crate::model::node::{Node, NodeName, Phase, Process, Runtime, WalletState};
-use crate::model::operation::{Operation, State};
+use crate::model::operation::Operation;
 use crate::model::problem::{Code, Refusal};
 use crate::model::work::onchain::WithdrawAmount;
 use crate::model::work::pay::OpenPolicy;
@@ -150,13 +150,10 @@ impl Service {
     pub async fn retry(&self, id: &OperationId) -> Result<Operation, Refusal> {
         let now = self.parts.clock.now();
         let freed = repo::modify::<Operation, Problem>(&*self.parts.store, id.as_str(), |operation| {
-            if !matches!(operation.state, State::Parked { .. }) {
-                return Err(Problem::Refused(Refusal::new(Code::NotParked, "the operation is not parked")));
+            if operation.free(now) {
+                return Ok(Some(Vec::new()));
             }
-            operation.state = State::Running;
-            operation.progress = "freed by the operator".to_owned();
-            operation.updated_at = now;
-            Ok(Some(Vec::new()))
+            Err(Problem::Refused(Refusal::new(Code::NotParked, "the operation is not parked")))
         });
         match freed.await {
             Ok(Some(operation)) => Ok(operation.value),
