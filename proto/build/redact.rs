@@ -18,7 +18,11 @@ pub fn lnd() -> Vec<&'static str> {
 }
 
 /// Of the host agent's.
-pub const AGENT: &[&str] = &[];
+pub const AGENT: &[&str] = &[
+    "scalelnd.lndserver.v1.BtcdBackend",
+    "scalelnd.lndserver.v1.BitcoindBackend",
+    "scalelnd.lndserver.v1.EnrolRequest",
+];
 
 /// `Debug` for those of `secret` that belong to `package`.
 pub fn debug_impls(package: &str, secret: &[&str]) -> String {

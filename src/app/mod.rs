@@ -5,7 +5,7 @@
 pub mod claim;
 pub mod executor;
 pub mod feed;
-
+pub mod fleet;
 pub mod keys;
 pub mod lease;
 pub mod lnds;

@@ -1,23 +1,162 @@
-//! PLACEHOLDER until the `agent` helper lands the real src/lndserver (take yours; keep these signatures: src/app uses them).
-use crate::{
-    error::AgentError,
-    model::{NodeId, host::Host, node::Endpoint},
+//! The master's side: orders to the agents of hosts, over one connection for each.
+
+use super::proto::agent_client::AgentClient;
+use super::proto::{
+    EnsureNodeRequest, Fence, GetStatusRequest, GetStatusResponse, NodeEndpoint, NodeSpec, RemoveNodeRequest,
+    RestartNodeRequest, StopNodeRequest,
 };
-#[derive(Debug)]
-pub struct Agents;
+use crate::error::AgentError;
+use crate::model::host::Host;
+use crate::model::node::Endpoint;
+use crate::model::{HostId, NodeId};
+use crate::pki::{ClientTls, Credentials, Trust};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tonic::transport::Channel;
+use tonic::{Code, ConnectError, Response, Status};
+
+/// lnd answers 0.1 s after its start; a busy machine takes longer.
+const START_WITHIN: Duration = Duration::from_secs(60);
+/// lnd may take its time to exit; whoever waits asks again.
+const STOP_WITHIN: Duration = Duration::from_secs(60);
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+const PING_EVERY: Duration = Duration::from_secs(10);
+
+/// An order's address and authority.
 #[derive(Debug, Clone, Copy)]
 pub struct Order<'a> {
+    /// The host it goes to.
     pub host: &'a Host,
+    /// The epoch of the claim under which it is given.
     pub epoch: u64,
 }
+
+impl Order<'_> {
+    fn fence(&self) -> Option<Fence> {
+        Some(Fence { generation: self.host.generation, epoch: self.epoch })
+    }
+}
+
+/// Connections to agents. Clones share them.
+///
+/// Every order may be repeated: an agent that has carried it out says so again. [`AgentError::Unknown`] asks for that.
+#[derive(Debug, Clone)]
+pub struct Agents {
+    trust: Trust,
+    own: Credentials,
+    channels: Arc<Mutex<HashMap<HostId, (SocketAddr, Channel)>>>,
+}
+
 impl Agents {
-    pub async fn ensure_node(&self, _o: Order<'_>, _s: super::proto::NodeSpec) -> Result<Endpoint, AgentError> {
-        unimplemented!()
+    /// With what this master shows, and whom it believes.
+    #[must_use]
+    pub fn new(trust: Trust, own: Credentials) -> Self {
+        Self { trust, own, channels: Arc::default() }
     }
-    pub async fn stop_node(&self, _o: Order<'_>, _n: &NodeId) -> Result<(), AgentError> {
-        unimplemented!()
+
+    /// Makes a node's lnd run. Answers when lnd's RPC is up.
+    pub async fn ensure_node(&self, order: Order<'_>, spec: NodeSpec) -> Result<Endpoint, AgentError> {
+        let request = EnsureNodeRequest { fence: order.fence(), spec: Some(spec) };
+        let mut client = self.client(order.host)?;
+        let answer = within(START_WITHIN, client.ensure_node(request)).await?;
+        endpoint(answer.endpoint)
     }
-    pub async fn remove_node(&self, _o: Order<'_>, _n: &NodeId) -> Result<(), AgentError> {
-        unimplemented!()
+
+    /// Makes a node's lnd exit and stay so. `Ok` means that it has exited.
+    pub async fn stop_node(&self, order: Order<'_>, node: &NodeId) -> Result<(), AgentError> {
+        let request = StopNodeRequest { fence: order.fence(), node_id: node.to_string() };
+        let mut client = self.client(order.host)?;
+        within(STOP_WITHIN, client.stop_node(request)).await.map(drop)
+    }
+
+    /// Makes a node's lnd exit and start again, with the newest specification.
+    pub async fn restart_node(&self, order: Order<'_>, node: &NodeId) -> Result<Endpoint, AgentError> {
+        let request = RestartNodeRequest { fence: order.fence(), node_id: node.to_string() };
+        let mut client = self.client(order.host)?;
+        let answer = within(STOP_WITHIN + START_WITHIN, client.restart_node(request)).await?;
+        endpoint(answer.endpoint)
+    }
+
+    /// Sets the folder of a stopped node aside and frees its slot.
+    pub async fn remove_node(&self, order: Order<'_>, node: &NodeId) -> Result<(), AgentError> {
+        let request = RemoveNodeRequest { fence: order.fence(), node_id: node.to_string() };
+        let mut client = self.client(order.host)?;
+        within(ANSWER_WITHIN, client.remove_node(request)).await.map(drop)
+    }
+
+    /// What is on the host.
+    pub async fn status(&self, host: &Host) -> Result<GetStatusResponse, AgentError> {
+        let mut client = self.client(host)?;
+        within(ANSWER_WITHIN, client.get_status(GetStatusRequest {})).await
+    }
+
+    fn client(&self, host: &Host) -> Result<AgentClient<Channel>, AgentError> {
+        let unreachable = |e: Box<dyn std::error::Error + Send + Sync>| AgentError::Unreachable(e);
+        let (Some(address), Some(port)) = (host.address, host.agent_port) else {
+            return Err(unreachable("the host has not joined".into()));
+        };
+        let at = SocketAddr::new(address, port);
+        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, channel)) = channels.get(&host.id).filter(|(known, _)| *known == at) {
+            return Ok(AgentClient::new(channel.clone()));
+        }
+        let tls = self.trust.dial_agent(&self.own, host.id.as_str()).map_err(|e| unreachable(e.into()))?;
+        let endpoint = ClientTls::endpoint(&at.to_string()).map_err(|e| unreachable(e.into()))?;
+        let endpoint = endpoint
+            .connect_timeout(CONNECT_WITHIN)
+            .http2_keep_alive_interval(PING_EVERY)
+            .keep_alive_timeout(PING_EVERY);
+        let channel = tls.channel(&endpoint);
+        channels.insert(host.id.clone(), (at, channel.clone()));
+        Ok(AgentClient::new(channel))
+    }
+}
+
+fn endpoint(answer: Option<NodeEndpoint>) -> Result<Endpoint, AgentError> {
+    let answer = answer.ok_or_else(|| AgentError::Unknown("the agent told no endpoint".into()))?;
+    answer.try_into().map_err(|e: super::wire::Malformed| AgentError::Unknown(e.into()))
+}
+
+async fn within<T>(
+    deadline: Duration,
+    call: impl Future<Output = Result<Response<T>, Status>>,
+) -> Result<T, AgentError> {
+    match tokio::time::timeout(deadline, call).await {
+        Ok(Ok(answer)) => Ok(answer.into_inner()),
+        Ok(Err(status)) => Err(not_done(status)),
+        Err(late) => Err(AgentError::Unknown(late.into())),
+    }
+}
+
+/// What an agent's refusal, or a connection's failure, means for the order.
+fn not_done(status: Status) -> AgentError {
+    match status.code() {
+        Code::Aborted => AgentError::Fenced,
+        Code::FailedPrecondition | Code::InvalidArgument | Code::Unimplemented => {
+            AgentError::Refused(status.message().to_owned())
+        }
+        _ if never_sent(&status) => AgentError::Unreachable(status.into()),
+        _ => AgentError::Unknown(status.into()),
+    }
+}
+
+fn never_sent(status: &Status) -> bool {
+    let first = std::error::Error::source(status);
+    std::iter::successors(first, |error| error.source()).any(|error| error.is::<ConnectError>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_are_told_apart_from_doubt() {
+        assert!(matches!(not_done(Status::aborted("")), AgentError::Fenced));
+        assert!(matches!(not_done(Status::failed_precondition("no")), AgentError::Refused(why) if why == "no"));
+        assert!(matches!(not_done(Status::unavailable("busy")), AgentError::Unknown(_)));
+        assert!(matches!(not_done(Status::internal("broken")), AgentError::Unknown(_)));
     }
 }

@@ -1,3 +1,31 @@
-//! PLACEHOLDER until the `agent` helper lands the real src/lndserver (take yours; keep these signatures: src/app uses them).
+//! The host agent (`scale-lnd lndserver`), and the master's side of its wire: `client` gives orders to agents, `fleet`
+//! answers their enrolments and reports.
+//!
+//! On the host: `service` takes orders, `node` carries them out (a task for each node), `process` starts, finds and
+//! watches lnds, `backups` notices every channel.backup, `reporter` tells a master. An lnd never depends on the agent's
+//! life: stopping or killing the agent stops no lnd, and the next one adopts them.
+
+mod backups;
+mod board;
 pub mod client;
+pub mod conf;
+pub mod config;
+mod files;
+pub mod fleet;
+mod host;
+mod masters;
+mod member;
+mod node;
+pub mod options;
+mod outbox;
+mod process;
 pub mod proto;
+mod record;
+mod reporter;
+mod run;
+mod service;
+mod spec;
+mod wire;
+
+pub use config::AgentConfig;
+pub use run::{RunError, run};

@@ -5,33 +5,77 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use time::OffsetDateTime;
 
+/// A join token that was given out.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Invitation {
+    /// [`token_digest`] of the token.
+    pub token_sha256: String,
+    /// When the token stops working.
+    #[serde(with = "time::serde::rfc3339")]
+    pub expires_at: OffsetDateTime,
+}
+
+/// What is kept of a join token: SHA-256 over the host, its generation and the secret, hexadecimal. So a token is good for
+/// this machine and no other.
+#[must_use]
+pub fn token_digest(host: &HostId, generation: u64, secret: &str) -> String {
+    super::ids::digest_id(&["join", host.as_str(), &generation.to_string(), secret])
+}
+
 /// How far a host is on its way into the fleet.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum Enrolment {
     /// A join token was given out; nobody has used it.
-    Invited {
-        /// SHA-256 of the token, hexadecimal.
-        token_sha256: String,
-        /// When the token stops working.
-        #[serde(with = "time::serde::rfc3339")]
-        expires_at: OffsetDateTime,
-    },
+    Invited(Invitation),
     /// The agent has a certificate.
     Enrolled {
-        /// SHA-256 of the token that was used, so that a lost answer can be given again to the same key.
+        /// [`token_digest`] of the token that was used, so that a lost answer can be given again to the same key.
         token_sha256: String,
         /// SHA-256 of the agent's public key (SubjectPublicKeyInfo), hexadecimal.
         public_key_sha256: String,
         /// Serial number of its newest certificate, hexadecimal.
         serial: String,
+        /// That of the certificate it asked for the newest with: good until the answer has arrived, and beyond.
+        previous_serial: Option<String>,
         /// The certificate (PEM), to be given again if its answer was lost.
         certificate_pem: String,
+        /// When that certificate expires.
+        #[serde(with = "time::serde::rfc3339")]
+        expires_at: OffsetDateTime,
+        /// The operator's word that the same machine may enrol again.
+        reinvitation: Option<Invitation>,
         /// When it was enrolled.
         #[serde(with = "time::serde::rfc3339")]
         at: OffsetDateTime,
     },
     /// The operator took it out; its certificates are void.
+    Revoked,
+}
+
+/// What somebody who shows a join token gets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Admission {
+    /// A new certificate.
+    Issue,
+    /// The one that was issued for this token and key before: its answer was lost.
+    Again(String),
+}
+
+/// Why somebody who shows a join token gets nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotAdmitted {
+    /// There is no such host, or the token is not one of its.
+    #[error("the join token is not known")]
+    WrongToken,
+    /// The token was good once.
+    #[error("the join token has expired")]
+    Expired,
+    /// Somebody with another key has used the token, or the host had another key before. Two machines want to be one.
+    #[error("the join token was used with another key")]
+    OtherKey,
+    /// The host was taken out.
+    #[error("the host is revoked")]
     Revoked,
 }
 
@@ -80,6 +124,51 @@ impl Host {
         self.slots.iter().find(|(_, n)| *n == node).map(|(slot, _)| *slot)
     }
 
+    /// Whether whoever shows this token and holds this key becomes this host.
+    pub fn admit(&self, token_sha256: &str, key_sha256: &str, now: OffsetDateTime) -> Result<Admission, NotAdmitted> {
+        let good = |invitation: &Invitation| {
+            if invitation.expires_at > now { Ok(Admission::Issue) } else { Err(NotAdmitted::Expired) }
+        };
+        match &self.enrolment {
+            Enrolment::Revoked => Err(NotAdmitted::Revoked),
+            Enrolment::Invited(invitation) if same(&invitation.token_sha256, token_sha256) => good(invitation),
+            Enrolment::Invited(_) => Err(NotAdmitted::WrongToken),
+            Enrolment::Enrolled {
+                token_sha256: used,
+                public_key_sha256,
+                certificate_pem,
+                expires_at,
+                reinvitation,
+                ..
+            } => {
+                let again = reinvitation.as_ref().filter(|invitation| same(&invitation.token_sha256, token_sha256));
+                if again.is_none() && !same(used, token_sha256) {
+                    return Err(NotAdmitted::WrongToken);
+                }
+                if public_key_sha256 != key_sha256 {
+                    return Err(NotAdmitted::OtherKey);
+                }
+                match again {
+                    Some(invitation) => good(invitation),
+                    None if *expires_at > now => Ok(Admission::Again(certificate_pem.clone())),
+                    None => Err(NotAdmitted::Expired),
+                }
+            }
+        }
+    }
+
+    /// Whether the holder of the certificate with this serial number speaks for this host. A certificate that is not
+    /// listed here is void, however good its signature.
+    #[must_use]
+    pub fn is_spoken_for_by(&self, shown: &str) -> bool {
+        match &self.enrolment {
+            Enrolment::Enrolled { serial, previous_serial, .. } => {
+                serial == shown || previous_serial.as_deref() == Some(shown)
+            }
+            Enrolment::Invited(_) | Enrolment::Revoked => false,
+        }
+    }
+
     /// The first free slot of a host that can be used.
     #[must_use]
     pub fn free_slot(&self) -> Option<u16> {
@@ -88,5 +177,84 @@ impl Host {
             return None;
         }
         (0..self.capacity).find(|slot| !self.slots.contains_key(slot))
+    }
+}
+
+/// Compares what is derived from secrets.
+fn same(one: &str, other: &str) -> bool {
+    use subtle::ConstantTimeEq;
+    one.as_bytes().ct_eq(other.as_bytes()).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use time::Duration;
+
+    const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
+
+    fn host(enrolment: Enrolment) -> Host {
+        Host {
+            id: HostId::random(&mut rand::rng()),
+            generation: 1,
+            enrolment,
+            address: None,
+            agent_port: None,
+            capacity: 2,
+            slots: BTreeMap::new(),
+            report: None,
+            created_at: NOW,
+        }
+    }
+
+    fn invitation(token: &str, minutes: i64) -> Invitation {
+        Invitation { token_sha256: token.to_owned(), expires_at: NOW + Duration::minutes(minutes) }
+    }
+
+    fn enrolled(reinvitation: Option<Invitation>, minutes: i64) -> Host {
+        host(Enrolment::Enrolled {
+            token_sha256: "t".to_owned(),
+            public_key_sha256: "k".to_owned(),
+            serial: "2".to_owned(),
+            previous_serial: Some("1".to_owned()),
+            certificate_pem: "pem".to_owned(),
+            expires_at: NOW + Duration::minutes(minutes),
+            reinvitation,
+            at: NOW,
+        })
+    }
+
+    #[test]
+    fn an_invitation_is_good_once_and_for_a_while() {
+        let invited = host(Enrolment::Invited(invitation("t", 1)));
+        assert_eq!(invited.admit("t", "k", NOW), Ok(Admission::Issue));
+        assert_eq!(invited.admit("x", "k", NOW), Err(NotAdmitted::WrongToken));
+        assert_eq!(invited.admit("t", "k", NOW + Duration::minutes(1)), Err(NotAdmitted::Expired));
+    }
+
+    #[test]
+    fn a_lost_answer_is_given_again_to_the_same_key_only() {
+        let host = enrolled(None, 1);
+        assert_eq!(host.admit("t", "k", NOW), Ok(Admission::Again("pem".to_owned())));
+        assert_eq!(host.admit("t", "other", NOW), Err(NotAdmitted::OtherKey));
+        assert_eq!(host.admit("x", "k", NOW), Err(NotAdmitted::WrongToken));
+        assert!(host.is_spoken_for_by("2") && host.is_spoken_for_by("1") && !host.is_spoken_for_by("0"));
+    }
+
+    #[test]
+    fn an_expired_certificate_needs_the_operators_word_and_the_old_key() {
+        let later = NOW + Duration::minutes(2);
+        assert_eq!(enrolled(None, 1).admit("t", "k", later), Err(NotAdmitted::Expired));
+        let reinvited = enrolled(Some(invitation("u", 3)), 1);
+        assert_eq!(reinvited.admit("u", "k", later), Ok(Admission::Issue));
+        assert_eq!(reinvited.admit("u", "other", later), Err(NotAdmitted::OtherKey));
+        assert_eq!(reinvited.admit("t", "k", later), Err(NotAdmitted::Expired));
+        assert_eq!(reinvited.admit("u", "k", NOW + Duration::minutes(3)), Err(NotAdmitted::Expired));
+    }
+
+    #[test]
+    fn a_revoked_host_stays_out() {
+        assert_eq!(host(Enrolment::Revoked).admit("t", "k", NOW), Err(NotAdmitted::Revoked));
+        assert!(!host(Enrolment::Revoked).is_spoken_for_by("2"));
     }
 }

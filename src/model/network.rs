@@ -32,6 +32,13 @@ impl Network {
         }
     }
 
+    /// Reads the name; `None` where it is not one of these.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let all = [Self::Simnet, Self::Regtest, Self::Testnet4, Self::Signet, Self::Mainnet];
+        all.into_iter().find(|network| network.as_str() == text)
+    }
+
     /// Whether coins are free and everything is on private machines: limits may be unset, peers may be private addresses.
     #[must_use]
     pub fn is_playground(self) -> bool {

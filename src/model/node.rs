@@ -184,7 +184,9 @@ pub enum Process {
 pub struct Runtime {
     /// The node.
     pub node: NodeId,
-    /// Generation of the host that said it.
+    /// The host that said it.
+    pub host: HostId,
+    /// Its generation.
     pub generation: u64,
     /// Number of the report; older ones never replace newer ones.
     pub sequence: u64,
@@ -230,6 +232,12 @@ impl Backup {
 pub struct BackupHead {
     /// The node.
     pub node: NodeId,
+    /// The host that sent the newest one.
+    pub host: HostId,
+    /// Its generation.
+    pub generation: u64,
+    /// Number of the report it came in; older ones from that host are repetitions.
+    pub sequence: u64,
     /// The number of the newest backup that was received.
     pub newest: u64,
     /// The number of the newest one that was verified to cover all open channels.

@@ -185,10 +185,18 @@ impl Ca {
 /// A new P-256 key and a request that proves its possession and asks for nothing: (key, request), both PEM.
 pub fn make_csr() -> Result<(Zeroizing<String>, String), PkiError> {
     let key = Zeroizing::new(KeyPair::generate()?);
+    Ok((Zeroizing::new(key.serialize_pem()), csr(&key)?))
+}
+
+/// Another request for the same key, for a renewal.
+pub fn make_csr_for(key_pem: &str) -> Result<String, PkiError> {
+    csr(&*Zeroizing::new(KeyPair::from_pem(key_pem).map_err(|_| PkiError::Key)?))
+}
+
+fn csr(key: &KeyPair) -> Result<String, PkiError> {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
-    let csr = params.serialize_request(&*key)?.pem()?;
-    Ok((Zeroizing::new(key.serialize_pem()), csr))
+    Ok(params.serialize_request(key)?.pem()?)
 }
 
 /// SHA-256 of the public key (DER SubjectPublicKeyInfo) of a request whose signature is right: the same key asking

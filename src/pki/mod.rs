@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 use x509_parser::{certificate::X509Certificate, extensions::GeneralName, prelude::FromDer};
 
-pub use ca::{Ca, CaCert, DEFAULT_LIFETIME, Issued, make_csr, public_key_hash};
+pub use ca::{Ca, CaCert, DEFAULT_LIFETIME, Issued, make_csr, make_csr_for, public_key_hash};
 pub use credentials::Credentials;
 pub use tls::{Trust, for_enrolment};
 pub use transport::{ClientTls, ConnectedPeer, PeerStream, ServerTls, connected_peer, peer_identity};

@@ -3,6 +3,7 @@
 use super::IndexEntry;
 use super::repo::Entity;
 use crate::model::app::{ApiKeyRecord, App};
+use crate::model::deployment::Authority;
 use crate::model::host::Host;
 use crate::model::limits::Usage;
 use crate::model::node::{Backup, BackupHead, Claim, ClosePointer, Heartbeat, Node, NodeName, PaymentPointer, Runtime};
@@ -34,6 +35,13 @@ impl Entity for Host {
     const COLLECTION: &'static str = "hosts";
     fn id(&self) -> String {
         self.id.to_string()
+    }
+}
+
+impl Entity for Authority {
+    const COLLECTION: &'static str = "deployment";
+    fn id(&self) -> String {
+        Self::ID.to_owned()
     }
 }
 

@@ -1,0 +1,181 @@
+//! The hosts of the fleet: invitations, enrolment, certificates, and what their agents report.
+//!
+//! A host's certificate is good only as long as its serial number stands in the host's document, so revoking a host is one
+//! write, and a host that was replaced speaks for nobody.
+
+mod authority;
+mod enrol;
+mod report;
+
+use crate::clock::SharedClock;
+use crate::error::{Error, Result};
+use crate::model::host::{Enrolment, Host, Invitation, token_digest};
+use crate::model::{HostId, MasterId, Network};
+use crate::pki::{Ca, CaCert, Credentials, Identity, PkiError, Revocations, Trust};
+use crate::seal::Sealer;
+use crate::store::{Store, repo};
+use rand::Rng;
+use secrecy::{ExposeSecret, SecretString};
+use std::sync::Arc;
+use time::Duration;
+use zeroize::Zeroizing;
+
+pub use enrol::{EnrolError, Enrolled};
+pub use report::{Body, Report, ReportError};
+
+/// How long a join token is good for.
+const INVITATION: Duration = Duration::hours(1);
+
+/// What a master needs for the hosts of its deployment.
+#[derive(Debug)]
+pub struct Fleet {
+    store: Arc<dyn Store>,
+    clock: SharedClock,
+    ca: Ca,
+    certificate_life: Duration,
+}
+
+/// What a new host is given: `<host>.<256 random bits, hexadecimal>`.
+#[derive(Debug, Clone)]
+pub struct JoinToken(SecretString);
+
+impl JoinToken {
+    fn new(host: &HostId, secret: &str) -> Self {
+        Self(format!("{host}.{secret}").into())
+    }
+
+    /// The text, to be handed to the host's agent.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        self.0.expose_secret()
+    }
+}
+
+/// Which deployment this is, as secrets are sealed for it.
+#[derive(Debug, Clone, Copy)]
+pub struct Deployment<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its network.
+    pub network: Network,
+}
+
+impl Fleet {
+    /// Opens the deployment's certificate authority, or makes it if there is none. `certificate_life` is for the
+    /// certificates of masters and agents.
+    pub async fn open(
+        store: Arc<dyn Store>,
+        clock: SharedClock,
+        sealer: &Sealer,
+        deployment: Deployment<'_>,
+        certificate_life: Duration,
+    ) -> Result<Self> {
+        let ca = authority::load_or_create(&*store, &clock, sealer, deployment).await?;
+        Ok(Self { store, clock, ca, certificate_life })
+    }
+
+    /// The certificate that everybody in the deployment trusts.
+    #[must_use]
+    pub fn ca(&self) -> &CaCert {
+        self.ca.cert()
+    }
+
+    /// Whom to believe: this deployment's certificates. Which of its hosts are still good, the Store says.
+    #[must_use]
+    pub fn trust(&self) -> Trust {
+        Trust::new(self.ca.cert().clone(), Revocations::default())
+    }
+
+    /// A certificate for a master itself.
+    pub fn master_credentials(&self, master: &MasterId) -> Result<Credentials> {
+        let (cert_pem, key_pem) = self.issue_own(master)?;
+        Credentials::from_pem(&cert_pem, &key_pem, self.ca()).map_err(broken)
+    }
+
+    /// Renews a master's own certificate at two thirds of its life, as long as this is polled.
+    pub async fn keep_fresh(&self, master: &MasterId, own: &Credentials) {
+        const LOOK_EVERY: std::time::Duration = std::time::Duration::from_secs(60);
+        let mut looks = tokio::time::interval(LOOK_EVERY);
+        loop {
+            looks.tick().await;
+            if self.clock.now() < own.own().validity.renew_at() {
+                continue;
+            }
+            let renewed =
+                self.issue_own(master).and_then(|(cert, key)| own.replace(&cert, &key, self.ca()).map_err(broken));
+            match renewed {
+                Ok(()) => tracing::info!("renewed this master's certificate"),
+                Err(error) => tracing::error!(%error, "this master's certificate cannot be renewed"),
+            }
+        }
+    }
+
+    fn issue_own(&self, master: &MasterId) -> Result<(String, Zeroizing<String>)> {
+        let identity = Identity::Master { id: master.to_string() };
+        let (issued, key) =
+            self.ca.issue(&identity, self.certificate_life, self.clock.now(), &mut rand::rng()).map_err(broken)?;
+        Ok((issued.cert_pem, key))
+    }
+
+    /// Makes a new host with `capacity` slots and a join token for its agent.
+    pub async fn invite_host(&self, capacity: u16) -> Result<(HostId, JoinToken)> {
+        let id = HostId::random(&mut rand::rng());
+        let generation = 1;
+        let (token, invitation) = self.invitation(&id, generation);
+        let host = Host {
+            id: id.clone(),
+            generation,
+            enrolment: Enrolment::Invited(invitation),
+            address: None,
+            agent_port: None,
+            capacity,
+            slots: Default::default(),
+            report: None,
+            created_at: self.clock.now(),
+        };
+        self.store.commit(vec![repo::create(&host)?]).await?;
+        Ok((id, token))
+    }
+
+    /// Makes another join token for a host. One that was enrolled before must use it with its old key, and stays the same
+    /// host. `None`: there is no such host, or it was revoked.
+    pub async fn reinvite_host(&self, id: &HostId) -> Result<Option<JoinToken>> {
+        let mut token = None;
+        repo::modify::<Host, Error>(&*self.store, id.as_str(), |host| {
+            let (fresh, invitation) = self.invitation(&host.id, host.generation);
+            match &mut host.enrolment {
+                Enrolment::Revoked => return Ok(None),
+                Enrolment::Invited(old) => *old = invitation,
+                Enrolment::Enrolled { reinvitation, .. } => *reinvitation = Some(invitation),
+            }
+            token = Some(fresh);
+            Ok(Some(Vec::new()))
+        })
+        .await?;
+        Ok(token)
+    }
+
+    /// Takes a host out: from now on its certificate is void. Its lnds go on. False: there is no such host.
+    pub async fn revoke_host(&self, id: &HostId) -> Result<bool> {
+        let revoked = repo::modify::<Host, Error>(&*self.store, id.as_str(), |host| {
+            host.enrolment = Enrolment::Revoked;
+            Ok(Some(Vec::new()))
+        })
+        .await?;
+        Ok(revoked.is_some())
+    }
+
+    fn invitation(&self, host: &HostId, generation: u64) -> (JoinToken, Invitation) {
+        let mut bytes = Zeroizing::new([0u8; 32]);
+        rand::rng().fill_bytes(bytes.as_mut_slice());
+        let secret = Zeroizing::new(hex::encode(bytes.as_slice()));
+        let token_sha256 = token_digest(host, generation, &secret);
+        let expires_at = self.clock.now() + INVITATION;
+        (JoinToken::new(host, &secret), Invitation { token_sha256, expires_at })
+    }
+}
+
+/// A failure of our own certificates.
+fn broken(error: PkiError) -> Error {
+    Error::Invariant(format!("the deployment's certificates: {error}"))
+}

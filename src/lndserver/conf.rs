@@ -1,0 +1,131 @@
+//! Writes an lnd.conf. Everything lnd is told is in this file, which only the agent's user can read; nothing secret is in
+//! its arguments or its environment.
+
+use super::files::NodeDir;
+use super::spec::{Backend, NodeSpec};
+use std::fmt::Write;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+
+/// The ports of a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ports {
+    /// gRPC.
+    pub rpc: u16,
+    /// Peers.
+    pub p2p: u16,
+    /// REST.
+    pub rest: u16,
+}
+
+impl Ports {
+    /// Those of `slot`; `None` past the last port.
+    #[must_use]
+    pub fn of_slot(base: u16, slot: u16) -> Option<Self> {
+        let rpc = base.checked_add(slot.checked_mul(3)?)?;
+        Some(Self { rpc, p2p: rpc.checked_add(1)?, rest: rpc.checked_add(2)? })
+    }
+}
+
+/// File names in the node's instance folder.
+pub const TLS_CERT: &str = "tls.cert";
+/// lnd's TLS key.
+pub const TLS_KEY: &str = "tls.key";
+/// The configuration itself.
+pub const LND_CONF: &str = "lnd.conf";
+/// The chain backend's certificate.
+pub const BACKEND_CERT: &str = "backend.cert";
+
+/// The text of the lnd.conf.
+#[must_use]
+pub fn render(spec: &NodeSpec, dir: &NodeDir, address: IpAddr, ports: Ports) -> String {
+    let mut conf = Conf(String::new());
+    let at = |port| SocketAddr::new(address, port);
+    conf.group("Application Options");
+    conf.path("lnddir", &dir.lnd());
+    conf.path("tlscertpath", &dir.instance(TLS_CERT));
+    conf.path("tlskeypath", &dir.instance(TLS_KEY));
+    conf.set("rpclisten", at(ports.rpc));
+    conf.set("listen", at(ports.p2p));
+    if spec.rest {
+        conf.set("restlisten", at(ports.rest));
+    } else {
+        conf.set("norest", true);
+    }
+    if !spec.alias.is_empty() {
+        conf.set("alias", &spec.alias);
+    }
+    if spec.network.is_playground() {
+        conf.set("nobootstrap", true);
+    }
+    // What lnd says before its log is there, and what it dies of, goes to its output; the rest only to its log.
+    conf.set("logging.console.disable", true);
+    // Masters ping idle connections, to notice a host that vanished.
+    conf.set("grpc.client-allow-ping-without-stream", true);
+    conf.set(&format!("bitcoin.{}", spec.network), true);
+    backend(&mut conf, &spec.backend, dir);
+    for option in &spec.options {
+        conf.set(option.name(), option.value());
+    }
+    conf.0
+}
+
+fn backend(conf: &mut Conf, backend: &Backend, dir: &NodeDir) {
+    match backend {
+        Backend::Btcd { rpc_host, rpc_user, rpc_password, .. } => {
+            conf.set("bitcoin.node", "btcd");
+            conf.set("btcd.rpchost", rpc_host);
+            conf.set("btcd.rpcuser", rpc_user);
+            conf.set("btcd.rpcpass", rpc_password.expose());
+            conf.path("btcd.rpccert", &dir.instance(BACKEND_CERT));
+        }
+        Backend::Bitcoind { rpc_host, rpc_user, rpc_password, zmq } => {
+            conf.set("bitcoin.node", "bitcoind");
+            conf.set("bitcoind.rpchost", rpc_host);
+            conf.set("bitcoind.rpcuser", rpc_user);
+            conf.set("bitcoind.rpcpass", rpc_password.expose());
+            match zmq {
+                Some(zmq) => {
+                    conf.set("bitcoind.zmqpubrawblock", &zmq.block);
+                    conf.set("bitcoind.zmqpubrawtx", &zmq.tx);
+                }
+                None => conf.set("bitcoind.rpcpolling", true),
+            }
+        }
+        Backend::Neutrino { peers } => {
+            conf.set("bitcoin.node", "neutrino");
+            for peer in peers {
+                conf.set("neutrino.connect", peer);
+            }
+        }
+        Backend::None => conf.set("bitcoin.node", "nochainbackend"),
+    }
+}
+
+struct Conf(String);
+
+impl Conf {
+    fn group(&mut self, name: &str) {
+        self.push(format_args!("[{name}]\n"));
+    }
+
+    /// A value that begins with a quote is read as a Go string, so it is written as one.
+    fn set(&mut self, name: &str, value: impl ToString) {
+        let value = value.to_string();
+        if value.starts_with('"') || value.trim() != value {
+            let escaped = value.replace('\\', "\\\\").replace('"', "\\\"");
+            self.push(format_args!("{name}=\"{escaped}\"\n"));
+        } else {
+            self.push(format_args!("{name}={value}\n"));
+        }
+    }
+
+    fn path(&mut self, name: &str, path: &Path) {
+        self.set(name, path.display());
+    }
+
+    fn push(&mut self, text: std::fmt::Arguments<'_>) {
+        // A String takes everything.
+        let _ = self.0.write_fmt(text);
+    }
+}

@@ -1,0 +1,190 @@
+//! The agent's files: where what lies, written so that a crash leaves the old or the new one, and the lock that makes
+//! one folder one lnd.
+
+use crate::model::{Network, NodeId};
+use rustix::fs::{FlockOperation, flock};
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// The agent's folder.
+#[derive(Debug, Clone)]
+pub struct DataDir(PathBuf);
+
+impl DataDir {
+    /// Makes the folder and what must be in it.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let path = std::path::absolute(path)?;
+        for sub in ["agent", "agent/outbox", "nodes", "removed"] {
+            private_dir(&path.join(sub))?;
+        }
+        Ok(Self(path))
+    }
+
+    /// The agent's own file `name`.
+    #[must_use]
+    pub fn own(&self, name: &str) -> PathBuf {
+        self.0.join("agent").join(name)
+    }
+
+    /// The folder itself.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// The folder of a node, whether or not it is there.
+    #[must_use]
+    pub fn node(&self, node: &NodeId) -> NodeDir {
+        NodeDir { path: self.0.join("nodes").join(node.as_str()) }
+    }
+
+    /// Where folders of removed nodes are kept.
+    #[must_use]
+    pub fn removed(&self) -> PathBuf {
+        self.0.join("removed")
+    }
+
+    /// Every node that has a folder.
+    pub fn nodes(&self) -> io::Result<Vec<NodeId>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(self.0.join("nodes"))? {
+            found.extend(entry?.file_name().to_str().and_then(NodeId::parse));
+        }
+        found.sort();
+        Ok(found)
+    }
+}
+
+/// A node's folder.
+#[derive(Debug, Clone)]
+pub struct NodeDir {
+    path: PathBuf,
+}
+
+impl NodeDir {
+    /// Makes it.
+    pub fn create(&self) -> io::Result<()> {
+        private_dir(&self.path)
+    }
+
+    /// The folder itself.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What the agent keeps of the node across everything (`record.rs`).
+    #[must_use]
+    pub fn record(&self) -> PathBuf {
+        self.path.join("record.json")
+    }
+
+    /// The file whose lock an lnd holds as long as it lives.
+    #[must_use]
+    pub fn lock(&self) -> PathBuf {
+        self.path.join("lock")
+    }
+
+    /// The file `name` of the node's instance: all that moves away when the node is removed.
+    #[must_use]
+    pub fn instance(&self, name: &str) -> PathBuf {
+        self.path.join("instance").join(name)
+    }
+
+    /// lnd's own folder.
+    #[must_use]
+    pub fn lnd(&self) -> PathBuf {
+        self.instance("lnd")
+    }
+
+    /// Where lnd keeps its wallet and `channel.backup`.
+    #[must_use]
+    pub fn chain(&self, network: Network) -> PathBuf {
+        self.lnd().join("data/chain/bitcoin").join(network.as_str())
+    }
+
+    /// lnd's log.
+    #[must_use]
+    pub fn log(&self, network: Network) -> PathBuf {
+        self.lnd().join("logs/bitcoin").join(network.as_str()).join("lnd.log")
+    }
+
+    /// Takes the lock, unless somebody holds it. It is held as long as any copy of the file is open, in whatever process.
+    pub fn try_lock(&self) -> io::Result<Option<File>> {
+        self.create()?;
+        try_lock(&self.lock())
+    }
+}
+
+/// Opens `path` and takes its lock, unless somebody holds it.
+pub fn try_lock(path: &Path) -> io::Result<Option<File>> {
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Some(file)),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Makes a folder, and those above it, that only the agent's user can enter.
+pub fn private_dir(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// Replaces a file that only the agent's user can read. After a crash it is the old or the new one, whole.
+pub fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let directory = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".new");
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)?;
+    sync_dir(directory)
+}
+
+/// Makes what happened to the names in a folder durable.
+pub fn sync_dir(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// Reads a file that may not be there.
+pub fn read_optional(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_lock_is_held_until_the_last_copy_is_closed() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("lock");
+        let first = try_lock(&path).expect("io").expect("free");
+        let copy = first.try_clone().expect("io");
+        drop(first);
+        assert!(try_lock(&path).expect("io").is_none(), "the copy holds it");
+        drop(copy);
+        assert!(try_lock(&path).expect("io").is_some());
+    }
+
+    #[test]
+    fn files_are_private() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let data = DataDir::open(dir.path()).expect("opens");
+        write_private(&data.own("x"), b"1").expect("writes");
+        write_private(&data.own("x"), b"2").expect("replaces");
+        assert_eq!(read_optional(&data.own("x")).expect("io").as_deref(), Some(b"2".as_slice()));
+        let mode = |path: &Path| fs::metadata(path).expect("is there").permissions().mode() & 0o777;
+        assert_eq!(mode(&data.own("x")), 0o600);
+        assert_eq!(mode(&data.own("")), 0o700);
+    }
+}

@@ -1,0 +1,189 @@
+//! The agent as a member of its deployment: its key, its certificate, and how it gets them.
+
+use super::config::{AgentConfig, Backoff};
+use super::files::{self, DataDir};
+use super::host::Identity;
+use super::masters::{DialError, Masters};
+use super::proto::fleet_client::FleetClient;
+use super::proto::{EnrolRequest, EnrolResponse, RenewRequest};
+use crate::model::HostId;
+use crate::pki::{self, CaCert, Credentials, Fingerprint, PkiError, Revocations, Trust};
+use secrecy::ExposeSecret;
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+use time::OffsetDateTime;
+use tonic::{Code, Status};
+use zeroize::Zeroizing;
+
+const KEY: &str = "key.pem";
+const CERT: &str = "cert.pem";
+const CA: &str = "ca.pem";
+const HOST: &str = "host.json";
+/// How long a master may take for a certificate.
+const ANSWER_WITHIN: Duration = Duration::from_secs(15);
+/// How often the end of the certificate is looked at: clocks are set.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
+
+/// Why the agent is not a member.
+#[derive(Debug, thiserror::Error)]
+pub enum MemberError {
+    /// It needs the operator's word and has none.
+    #[error("this host is not enrolled (or its certificate has expired), and no join token is given")]
+    NoToken,
+    /// A master said no.
+    #[error("enrolment refused: {0}")]
+    Refused(String),
+    /// The folder belongs to another deployment.
+    #[error("this folder belongs to a host of another deployment")]
+    OtherDeployment,
+    /// The files.
+    #[error("the agent's own files")]
+    Io(#[from] io::Error),
+    /// The certificates.
+    #[error(transparent)]
+    Pki(#[from] PkiError),
+    /// The masters' addresses.
+    #[error(transparent)]
+    Dial(#[from] DialError),
+}
+
+/// A host with a certificate.
+#[derive(Debug, Clone)]
+pub struct Member {
+    /// Who it is.
+    pub identity: Identity,
+    /// What it shows.
+    pub own: Credentials,
+    /// Whom it believes.
+    pub trust: Trust,
+}
+
+/// Who this host is, if it was ever enrolled. Its lnds run, whatever became of its certificate.
+pub fn identity(data: &DataDir) -> Result<Option<Identity>, MemberError> {
+    match files::read_optional(&data.own(HOST))? {
+        Some(bytes) => Ok(Some(serde_json::from_slice(&bytes).map_err(io::Error::from)?)),
+        None => Ok(None),
+    }
+}
+
+impl Member {
+    /// Loads the certificate, or gets one with the join token, however long the masters cannot be reached. `at` is where
+    /// masters reach this agent.
+    pub async fn join(config: &AgentConfig, data: &DataDir, at: SocketAddr) -> Result<Self, MemberError> {
+        let fingerprint: Fingerprint = config.ca_fingerprint.parse()?;
+        if let Some(member) = Self::load(data, fingerprint)?
+            && member.own.own().validity.contains(OffsetDateTime::now_utc())
+        {
+            return Ok(member);
+        }
+        let token = config.join_token.as_ref().ok_or(MemberError::NoToken)?;
+        let request = EnrolRequest {
+            join_token: token.expose_secret().to_owned(),
+            csr_pem: pki::make_csr_for(&key(data)?)?,
+            address: at.ip().to_string(),
+            agent_port: at.port().into(),
+        };
+        let masters = Masters::with_tls(config.masters.clone(), pki::for_enrolment(fingerprint)?);
+        let answer = enrol(&masters, request).await?;
+        keep(data, fingerprint, &answer)?;
+        let member = Self::load(data, fingerprint)?.ok_or(MemberError::Pki(PkiError::Certificate))?;
+        tracing::info!(host.id = %member.identity.host, "this host has joined");
+        Ok(member)
+    }
+
+    fn load(data: &DataDir, fingerprint: Fingerprint) -> Result<Option<Self>, MemberError> {
+        let Some(identity) = identity(data)? else { return Ok(None) };
+        if !data.own(CERT).exists() {
+            return Ok(None);
+        }
+        let ca = CaCert::from_pem_pinned(&fs::read_to_string(data.own(CA))?, fingerprint)
+            .map_err(|_| MemberError::OtherDeployment)?;
+        let own = Credentials::from_pem(&fs::read_to_string(data.own(CERT))?, &key(data)?, &ca)?;
+        Ok(Some(Self { identity, own, trust: Trust::new(ca, Revocations::default()) }))
+    }
+
+    /// Renews the certificate at two thirds of its life, as long as this is polled.
+    pub async fn keep_fresh(&self, data: &DataDir, masters: &Masters) {
+        let mut looks = tokio::time::interval(LOOK_EVERY);
+        loop {
+            looks.tick().await;
+            let validity = self.own.own().validity;
+            let now = OffsetDateTime::now_utc();
+            if now < validity.renew_at() {
+                continue;
+            }
+            if now > validity.not_after {
+                tracing::error!("this host's certificate has expired; it needs a new invitation");
+                continue;
+            }
+            match self.renew(data, masters).await {
+                Ok(()) => tracing::info!("renewed this host's certificate"),
+                Err(error) => tracing::warn!(%error, "this host's certificate was not renewed"),
+            }
+        }
+    }
+
+    async fn renew(&self, data: &DataDir, masters: &Masters) -> Result<(), MemberError> {
+        let key = key(data)?;
+        let (_, channel) = masters.next()?;
+        let request = RenewRequest { csr_pem: pki::make_csr_for(&key)? };
+        let answer = within(FleetClient::new(channel).renew(request)).await;
+        let cert = answer.map_err(|status| MemberError::Refused(status.message().to_owned()))?.certificate_pem;
+        // Checked before it is kept.
+        Credentials::from_pem(&cert, &key, self.trust.ca())?;
+        files::write_private(&data.own(CERT), cert.as_bytes())?;
+        Ok(self.own.replace(&cert, &key, self.trust.ca())?)
+    }
+}
+
+/// The host's key, for its whole life.
+fn key(data: &DataDir) -> Result<Zeroizing<String>, MemberError> {
+    match fs::read_to_string(data.own(KEY)) {
+        Ok(key) => Ok(Zeroizing::new(key)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            let (key, _) = pki::make_csr()?;
+            files::write_private(&data.own(KEY), key.as_bytes())?;
+            Ok(key)
+        }
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Asks one master after the other until one says yes, or no for good.
+async fn enrol(masters: &Masters, request: EnrolRequest) -> Result<EnrolResponse, MemberError> {
+    for failures in 0.. {
+        let (address, channel) = masters.next()?;
+        match within(FleetClient::new(channel).enrol(request.clone())).await {
+            Ok(answer) => return Ok(answer),
+            Err(status) if is_final(status.code()) => return Err(MemberError::Refused(status.message().to_owned())),
+            Err(status) => tracing::warn!(master = address, status = status.message(), "cannot enrol yet"),
+        }
+        tokio::time::sleep(Backoff::CONNECT.pause(failures, rand::random())).await;
+    }
+    Err(DialError::None.into())
+}
+
+async fn within<T>(call: impl Future<Output = Result<tonic::Response<T>, Status>>) -> Result<T, Status> {
+    let answer = tokio::time::timeout(ANSWER_WITHIN, call).await;
+    answer.map_err(|_| Status::deadline_exceeded("the master did not answer"))?.map(tonic::Response::into_inner)
+}
+
+fn is_final(code: Code) -> bool {
+    matches!(code, Code::PermissionDenied | Code::InvalidArgument | Code::FailedPrecondition | Code::Unimplemented)
+}
+
+/// Writes down what a master said; the certificate last, since with it everything is there.
+fn keep(data: &DataDir, fingerprint: Fingerprint, answer: &EnrolResponse) -> Result<(), MemberError> {
+    let ca = CaCert::from_pem_pinned(&answer.ca_pem, fingerprint)?;
+    let host = HostId::parse(&answer.host_id).ok_or(MemberError::Pki(PkiError::Certificate))?;
+    let identity = Identity { host, generation: answer.generation };
+    let own = Credentials::from_pem(&answer.certificate_pem, &key(data)?, &ca)?.own();
+    if own.identity != (pki::Identity::Agent { host_id: identity.host.to_string() }) {
+        return Err(MemberError::Pki(PkiError::Certificate));
+    }
+    files::write_private(&data.own(CA), answer.ca_pem.as_bytes())?;
+    files::write_private(&data.own(HOST), &serde_json::to_vec(&identity).map_err(io::Error::from)?)?;
+    Ok(files::write_private(&data.own(CERT), answer.certificate_pem.as_bytes())?)
+}

@@ -1,0 +1,330 @@
+//! The task of a node: compares what is wanted with what is, and does the next thing.
+
+use super::super::board::NodeStatus;
+use super::super::files::NodeDir;
+use super::super::process::Lnd;
+use super::super::record::{Desired, Record};
+use super::super::spec::NodeSpec;
+use super::instance::{self, Started};
+use super::wallet::WalletWatch;
+use super::{Command, Done, Order, OrderError, Reply, Shared};
+use crate::model::NodeId;
+use crate::model::node::{Process, WalletState};
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+/// An lnd that ran this long has no history of failures any more.
+const SETTLED: Duration = Duration::from_secs(60);
+
+pub(super) struct Actor {
+    shared: Arc<Shared>,
+    node: NodeId,
+    dir: NodeDir,
+    inbox: mpsc::Receiver<Command>,
+    record: Record,
+    state: State,
+    /// An exit is followed by a start at once: it was asked for.
+    restarting: bool,
+    waiters: Vec<(Wanted, Reply)>,
+}
+
+enum State {
+    Down(Down),
+    Up(Box<Up>),
+}
+
+#[derive(Default)]
+struct Down {
+    /// Why, where nobody asked for it.
+    reason: String,
+    /// How often in a row.
+    failures: u32,
+    /// Not started before.
+    not_before: Option<Instant>,
+}
+
+struct Up {
+    lnd: Lnd,
+    since: Instant,
+    failures: u32,
+    terminating: bool,
+    wallet: WalletState,
+    watch: WalletWatch,
+}
+
+/// What somebody waits for.
+#[derive(Clone, Copy, PartialEq)]
+enum Wanted {
+    /// It runs and its RPC answers.
+    Up,
+    /// It has exited.
+    Down,
+}
+
+enum Event {
+    Command(Option<Command>),
+    Exited(io::Result<Option<String>>),
+    Wallet(WalletState),
+    Retry,
+}
+
+impl Actor {
+    pub(super) fn new(shared: Arc<Shared>, node: NodeId, inbox: mpsc::Receiver<Command>) -> io::Result<Self> {
+        let dir = shared.data.node(&node);
+        let record = Record::load(&dir)?;
+        if let Some(spec) = &record.spec {
+            shared.slots.take(spec.slot, &node).map_err(io::Error::other)?;
+        }
+        let (state, restarting, waiters) = (State::Down(Down::default()), false, Vec::new());
+        Ok(Self { shared, node, dir, inbox, record, state, restarting, waiters })
+    }
+
+    pub(super) async fn run(mut self) {
+        self.find_running().await;
+        loop {
+            self.act().await;
+            self.publish();
+            self.answer_waiters();
+            match self.next_event().await {
+                Event::Command(Some(command)) => self.obey(command).await,
+                Event::Command(None) => return,
+                Event::Exited(how) => self.exited(how),
+                Event::Wallet(state) => {
+                    if let State::Up(up) = &mut self.state {
+                        up.wallet = state;
+                    }
+                }
+                Event::Retry => {}
+            }
+        }
+    }
+
+    async fn next_event(&mut self) -> Event {
+        let happens = async {
+            match &mut self.state {
+                State::Down(down) => match down.not_before {
+                    Some(at) if self.record.desired == Desired::Running => {
+                        tokio::time::sleep_until(at).await;
+                        Event::Retry
+                    }
+                    _ => std::future::pending().await,
+                },
+                State::Up(up) => tokio::select! {
+                    how = up.lnd.exited() => Event::Exited(how),
+                    state = up.watch.next() => Event::Wallet(state),
+                },
+            }
+        };
+        tokio::select! {
+            command = self.inbox.recv() => Event::Command(command),
+            event = happens => event,
+        }
+    }
+
+    /// An lnd that an agent before this one started, whatever is wanted of it now.
+    async fn find_running(&mut self) {
+        let Some(spec) = self.record.spec.clone() else { return };
+        match instance::adopt(&self.shared, &self.dir, &spec).await {
+            Ok(Some(lnd)) => {
+                tracing::info!(node.id = %self.node, lnd.pid = lnd.pid(), "adopted a running lnd");
+                self.up(lnd, &spec, 0);
+            }
+            Ok(None) => {}
+            Err(reason) => tracing::warn!(node.id = %self.node, reason, "cannot tell whether an lnd runs"),
+        }
+    }
+
+    fn up(&mut self, lnd: Lnd, spec: &NodeSpec, failures: u32) {
+        let watch = WalletWatch::new(instance::client(&self.shared, &self.dir, spec));
+        self.shared.backups.watch(&self.node, &self.dir.chain(spec.network));
+        let (since, terminating, wallet) = (Instant::now(), false, WalletState::Unknown);
+        self.state = State::Up(Box::new(Up { lnd, since, failures, terminating, wallet, watch }));
+    }
+
+    /// Does the next thing that brings what is closer to what is wanted.
+    async fn act(&mut self) {
+        let now = Instant::now();
+        match (&mut self.state, self.record.desired) {
+            (State::Down(down), Desired::Running) if down.not_before.is_none_or(|at| at <= now) => {
+                let failures = down.failures;
+                self.start(failures).await;
+            }
+            (State::Up(up), desired) if !up.terminating && (desired != Desired::Running || self.restarting) => {
+                match up.lnd.terminate() {
+                    Ok(()) => up.terminating = true,
+                    Err(e) => tracing::error!(node.id = %self.node, error = %e, "cannot ask lnd to exit"),
+                }
+            }
+            _ => {}
+        }
+    }
+
+    async fn start(&mut self, failures: u32) {
+        let Some(spec) = self.record.spec.clone() else { return };
+        self.restarting = false;
+        match instance::start(&self.shared, &self.dir, &spec, &mut self.record).await {
+            Ok(Started { lnd, adopted }) => {
+                tracing::info!(node.id = %self.node, lnd.pid = lnd.pid(), adopted, "lnd runs");
+                self.up(lnd, &spec, failures);
+            }
+            Err(reason) => self.failed(reason, failures),
+        }
+    }
+
+    /// It is down and should not be: tries again after a pause.
+    fn failed(&mut self, reason: String, failures: u32) {
+        let pause = self.shared.backoff.pause(failures, rand::random());
+        tracing::warn!(node.id = %self.node, reason, pause_ms = pause.as_millis(), "lnd does not run; it is started again");
+        for (_, reply) in self.waiters.extract_if(.., |(wanted, _)| *wanted == Wanted::Up) {
+            let _ = reply.send(Err(OrderError::Failed(reason.clone())));
+        }
+        let failures = failures.saturating_add(1);
+        self.state = State::Down(Down { reason, failures, not_before: Some(Instant::now() + pause) });
+    }
+
+    fn exited(&mut self, how: io::Result<Option<String>>) {
+        let State::Up(up) = std::mem::replace(&mut self.state, State::Down(Down::default())) else { return };
+        let asked_for = up.terminating;
+        let failures = if up.since.elapsed() >= SETTLED { 0 } else { up.failures };
+        drop(up);
+        // What lnd wrote last must be on its way before anybody hears that it is gone.
+        self.shared.backups.look(&self.node);
+        if asked_for || self.record.desired != Desired::Running {
+            tracing::info!(node.id = %self.node, "lnd has exited as asked");
+            return;
+        }
+        let how = how.ok().flatten().unwrap_or_else(|| "an unknown end".to_owned());
+        let line = self.record.spec.as_ref().and_then(|spec| instance::last_words(&self.dir, spec));
+        self.failed(format!("{how}: {}", line.unwrap_or_default()), failures);
+    }
+
+    async fn obey(&mut self, command: Command) {
+        let Command { epoch, order, reply } = command;
+        if epoch < self.record.epoch {
+            let _ = reply.send(Err(OrderError::Fenced { have: self.record.epoch }));
+            return;
+        }
+        match self.accept(epoch, order).await {
+            Ok(wanted) => {
+                // Who waited for something else waits in vain.
+                for (_, overtaken) in self.waiters.extract_if(.., |(other, _)| *other != wanted) {
+                    let _ = overtaken.send(Err(OrderError::Failed("overtaken by another order".to_owned())));
+                }
+                self.waiters.push((wanted, reply));
+            }
+            Err(e) => {
+                let _ = reply.send(Err(e));
+            }
+        }
+    }
+
+    /// Writes down what is wanted from now on.
+    async fn accept(&mut self, epoch: u64, order: Order) -> Result<Wanted, OrderError> {
+        // The epoch counts as seen even where the rest is refused.
+        self.keep(Record { epoch, ..self.record.clone() })?;
+        match order {
+            Order::Ensure(spec) => {
+                self.accept_spec(*spec)?;
+                self.start_soon();
+                Ok(Wanted::Up)
+            }
+            Order::Restart if self.record.desired == Desired::Running => {
+                self.restarting = matches!(self.state, State::Up(_));
+                self.start_soon();
+                Ok(Wanted::Up)
+            }
+            Order::Restart => Err(OrderError::Refused("it is not meant to run".to_owned())),
+            Order::Stop => {
+                if self.record.desired == Desired::Running {
+                    self.keep(Record { desired: Desired::Stopped, ..self.record.clone() })?;
+                }
+                self.restarting = false;
+                Ok(Wanted::Down)
+            }
+            Order::Remove => self.remove().await.map(|()| Wanted::Down),
+        }
+    }
+
+    fn accept_spec(&mut self, spec: NodeSpec) -> Result<(), OrderError> {
+        if let Some(old) = &self.record.spec
+            && (old.slot, old.network) != (spec.slot, spec.network)
+        {
+            return Err(OrderError::Refused("a node keeps its slot and its network".to_owned()));
+        }
+        let fresh = self.record.spec.is_none();
+        self.shared.slots.take(spec.slot, &self.node)?;
+        let kept = self.keep(Record { desired: Desired::Running, spec: Some(spec), ..self.record.clone() });
+        if kept.is_err() && fresh {
+            self.shared.slots.free(&self.node);
+        }
+        kept
+    }
+
+    /// An order is a reason not to wait for the end of a pause.
+    fn start_soon(&mut self) {
+        if let State::Down(down) = &mut self.state {
+            down.not_before = None;
+        }
+    }
+
+    /// Sets the folder aside. The record goes last: an order that was cut off between the two finds nothing to move.
+    async fn remove(&mut self) -> Result<(), OrderError> {
+        if self.record.desired == Desired::Running || matches!(self.state, State::Up(_)) {
+            return Err(OrderError::Refused("it runs; stop it first".to_owned()));
+        }
+        instance::set_aside(&self.shared, &self.dir, &self.node).await?;
+        self.keep(Record { desired: Desired::Removed, spec: None, ..self.record.clone() })?;
+        self.shared.backups.forget(&self.node);
+        self.shared.slots.free(&self.node);
+        Ok(())
+    }
+
+    fn keep(&mut self, record: Record) -> Result<(), OrderError> {
+        if record != self.record {
+            record.save(&self.dir).map_err(|e| OrderError::Failed(format!("cannot keep the order: {e}")))?;
+            self.record = record;
+        }
+        Ok(())
+    }
+
+    fn status(&self) -> NodeStatus {
+        let (process, pid, wallet) = match (&self.state, self.record.desired) {
+            (State::Up(up), _) => (Process::Running, Some(up.lnd.pid()), up.wallet),
+            (State::Down(down), Desired::Running) => {
+                (Process::Restarting { reason: down.reason.clone() }, None, WalletState::Unknown)
+            }
+            (State::Down(_), _) => (Process::Stopped, None, WalletState::Unknown),
+        };
+        NodeStatus { node: self.node.clone(), process, pid, wallet, starts: self.record.starts }
+    }
+
+    fn publish(&self) {
+        if self.record.spec.is_some() {
+            self.shared.board.publish(self.status());
+        } else {
+            self.shared.board.forget(&self.node);
+        }
+    }
+
+    fn answer_waiters(&mut self) {
+        let reached = match &self.state {
+            State::Down(_) if self.record.desired != Desired::Running => Wanted::Down,
+            State::Up(up) if !up.terminating && !self.restarting && up.wallet != WalletState::Unknown => Wanted::Up,
+            _ => return,
+        };
+        if !self.waiters.iter().any(|(wanted, _)| *wanted == reached) {
+            return;
+        }
+        let endpoint = match (&self.record.spec, reached) {
+            (Some(spec), Wanted::Up) => instance::endpoint(&self.shared, &self.dir, spec).map(Some),
+            _ => Ok(None),
+        };
+        let answer = endpoint.map(|endpoint| Done { status: self.status(), endpoint });
+        for (_, reply) in self.waiters.extract_if(.., |(wanted, _)| *wanted == reached) {
+            let _ = reply.send(answer.clone().map_err(OrderError::Failed));
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! Reports to whichever master answers. Every connection begins with all there is to say; after that, what changes.
+
+use super::board::NodeStatus;
+use super::config::Backoff;
+use super::host::Host;
+use super::masters::Masters;
+use super::outbox::{Letter, Outbox, Sequence};
+use super::proto as v1;
+use super::proto::fleet_client::FleetClient;
+use super::proto::report_request::Report;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+use tonic::transport::Channel;
+
+/// How often the host says how it is, and looks for backups that it missed.
+const HOST_EVERY: Duration = Duration::from_secs(30);
+/// A master that has not acknowledged a report for so long is given up.
+const ACK_WITHIN: Duration = Duration::from_secs(15);
+/// Reports on their way at once.
+const WINDOW: usize = 64;
+
+/// Sends the reports of one host.
+#[derive(Debug)]
+pub struct Reporter {
+    /// Whose.
+    pub host: Arc<Host>,
+    /// To whom.
+    pub masters: Arc<Masters>,
+    /// The backups.
+    pub outbox: Arc<Outbox>,
+    /// The numbers.
+    pub sequence: Arc<Sequence>,
+}
+
+impl Reporter {
+    /// Goes on until it is dropped.
+    pub async fn run(self) {
+        let mut failures = 0;
+        loop {
+            let (master, channel) = match self.masters.next() {
+                Ok(next) => next,
+                Err(e) => {
+                    tracing::error!(error = %e, "no master can be dialled");
+                    tokio::time::sleep(Backoff::CONNECT.pause(failures, rand::random())).await;
+                    failures += 1;
+                    continue;
+                }
+            };
+            let began = Instant::now();
+            let mut session = Session::new(&self);
+            let Err(status) = session.run(channel).await;
+            let acknowledged = session.acknowledged;
+            tracing::warn!(master, status = %status.message(), code = ?status.code(), acknowledged, "reports interrupted");
+            // A master that took something before it left does not count as a failure.
+            failures = if acknowledged > 0 && began.elapsed() > Backoff::CONNECT.longest { 0 } else { failures + 1 };
+            tokio::time::sleep(Backoff::CONNECT.pause(failures, rand::random())).await;
+        }
+    }
+}
+
+/// One connection to one master.
+struct Session<'a> {
+    reporter: &'a Reporter,
+    /// Sent and not acknowledged, with the time.
+    pending: BTreeMap<u64, Instant>,
+    acknowledged: u64,
+    /// Backups up to this one were sent.
+    sent: u64,
+}
+
+enum Event {
+    Ack(v1::ReportAck),
+    Nodes(Vec<NodeStatus>),
+    Backup(Letter),
+    Tick,
+    TooLate,
+}
+
+impl<'a> Session<'a> {
+    fn new(reporter: &'a Reporter) -> Self {
+        Self { reporter, pending: BTreeMap::new(), acknowledged: 0, sent: 0 }
+    }
+
+    /// Ends only by failing.
+    async fn run(&mut self, channel: Channel) -> Result<std::convert::Infallible, Status> {
+        let (host, outbox) = (&self.reporter.host, &self.reporter.outbox);
+        let board = &host.shared().board;
+        let (to_master, reports) = mpsc::channel(WINDOW);
+        let mut acks = FleetClient::new(channel).report(ReceiverStream::new(reports)).await?.into_inner();
+        let mut tick = tokio::time::interval(HOST_EVERY);
+        board.report_all();
+        loop {
+            let room = self.pending.len() < WINDOW / 2;
+            let deadline = self.pending.values().min().map(|sent| *sent + ACK_WITHIN);
+            let event = tokio::select! {
+                ack = acks.message() => Event::Ack(ack?.ok_or_else(|| Status::unavailable("the master ended the stream"))?),
+                letter = outbox.after(self.sent), if room => Event::Backup(letter?),
+                nodes = board.take_unreported(), if room => Event::Nodes(nodes),
+                _ = tick.tick(), if room => Event::Tick,
+                () = tokio::time::sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => Event::TooLate,
+            };
+            match event {
+                Event::Ack(ack) => self.acknowledge(&ack)?,
+                Event::Backup(letter) => {
+                    self.sent = letter.sequence;
+                    let (node_id, bytes) = (letter.node.to_string(), letter.bytes);
+                    let report = Report::Backup(v1::ChannelBackup { node_id, bytes });
+                    self.send(&to_master, letter.sequence, report).await?;
+                }
+                Event::Nodes(nodes) => {
+                    for status in &nodes {
+                        let sequence = self.reporter.sequence.next()?;
+                        self.send(&to_master, sequence, Report::Node(status.into())).await?;
+                    }
+                }
+                Event::Tick => {
+                    host.shared().backups.look_at_all();
+                    let sequence = self.reporter.sequence.next()?;
+                    self.send(&to_master, sequence, Report::Host(host.status()?)).await?;
+                }
+                Event::TooLate => return Err(Status::deadline_exceeded("a report was not acknowledged")),
+            }
+        }
+    }
+
+    async fn send(
+        &mut self,
+        to: &mpsc::Sender<v1::ReportRequest>,
+        sequence: u64,
+        report: Report,
+    ) -> Result<(), Status> {
+        let generation = self.reporter.host.identity().generation;
+        let report = v1::ReportRequest { generation, sequence, report: Some(report) };
+        // A master that does not read leaves no room; it must not hold up the rest of this loop for good.
+        let sent = tokio::time::timeout(ACK_WITHIN, to.send(report)).await;
+        sent.map_err(|_| Status::deadline_exceeded("the master does not read"))?
+            .map_err(|_| Status::unavailable("the master ended the stream"))?;
+        self.pending.insert(sequence, Instant::now());
+        Ok(())
+    }
+
+    fn acknowledge(&mut self, ack: &v1::ReportAck) -> Result<(), Status> {
+        self.acknowledged += 1;
+        self.pending.remove(&ack.sequence);
+        if !ack.refused.is_empty() {
+            tracing::warn!(report.sequence = ack.sequence, reason = ack.refused, "a report was refused");
+        }
+        Ok(self.reporter.outbox.done(ack.sequence)?)
+    }
+}
