@@ -16,6 +16,7 @@ use std::time::Duration;
 
 /// What came of one step. The executor commits it together with `writes` under the claim; until then nothing counts.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one of it for each step under way")]
 pub enum Advance {
     /// The next step.
     Next {

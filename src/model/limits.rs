@@ -152,10 +152,8 @@ mod tests {
                 }
                 prop_assert!(usage.outgoing_sat.0 <= limit);
                 prop_assert_eq!(usage.outgoing_sat.0, held.iter().map(|r| r.outgoing_sat.0).sum::<u64>());
-                if i % 3 == 2 {
-                    if let Some(back) = held.pop() {
-                        usage.release(&back);
-                    }
+                if i % 3 == 2 && let Some(back) = held.pop() {
+                    usage.release(&back);
                 }
             }
             for back in &held {

@@ -286,7 +286,6 @@ pub(crate) fn unavailable(error: StoreError) -> Refusal {
 }
 
 /// Something that must not happen, told in the log.
-#[expect(clippy::needless_pass_by_value, reason = "it is used with map_err")]
 pub(crate) fn internal(error: Error) -> Refusal {
     match error {
         Error::Store(error) => unavailable(error),

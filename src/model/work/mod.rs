@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 /// The kinds of work, each with its parameters and its step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
+#[expect(clippy::large_enum_variant, reason = "it lives inside an operation, one at a time")]
 pub enum Work {
     /// Give a user a node.
     Create(create::Create),
