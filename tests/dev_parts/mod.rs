@@ -1,3 +1,4 @@
 //! The parts of `scale-lnd dev`: the reaper, btcd and its kept blocks, the treasury.
 
+mod btcd;
 mod reaper;
