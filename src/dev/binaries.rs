@@ -23,33 +23,22 @@ impl NodeBinaries {
     pub fn find() -> Result<Self, DevError> {
         match env::var_os(FOLDER_VARIABLE) {
             Some(folder) => Self::among(&[PathBuf::from(folder)]),
-            None => Self::among(
-                &env::split_paths(&env::var_os("PATH").unwrap_or_default()).collect::<Vec<_>>(),
-            ),
+            None => Self::among(&env::split_paths(&env::var_os("PATH").unwrap_or_default()).collect::<Vec<_>>()),
         }
     }
 
     /// From the first of these folders that has them.
     pub fn among(folders: &[PathBuf]) -> Result<Self, DevError> {
         let find = |name: &str| {
-            let found = folders
-                .iter()
-                .map(|folder| folder.join(name))
-                .find(|path| is_program(path));
+            let found = folders.iter().map(|folder| folder.join(name)).find(|path| is_program(path));
             found.ok_or_else(|| {
-                DevError::Unusable(format!(
-                    "there is no {name} in {FOLDER_VARIABLE} or PATH; `make dev` builds it"
-                ))
+                DevError::Unusable(format!("there is no {name} in {FOLDER_VARIABLE} or PATH; `make dev` builds it"))
             })
         };
-        Ok(Self {
-            lnd: find("lnd")?,
-            btcd: find("btcd")?,
-        })
+        Ok(Self { lnd: find("lnd")?, btcd: find("btcd")? })
     }
 }
 
 fn is_program(path: &Path) -> bool {
-    path.file_name() != Some(OsStr::new(""))
-        && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok()
+    path.file_name() != Some(OsStr::new("")) && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok()
 }

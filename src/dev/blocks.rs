@@ -34,13 +34,7 @@ impl KeptBlocks {
     }
 
     fn read(path: &Path) -> io::Result<Self> {
-        let mut file = File::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(path)?;
+        let mut file = File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
         let (mut known, mut last, mut whole) = (HashSet::new(), None, 0);
         for block in Lines::new(&file) {
             let block = block?;
@@ -50,12 +44,7 @@ impl KeptBlocks {
         }
         file.set_len(whole)?;
         file.seek(SeekFrom::End(0))?;
-        Ok(Self {
-            path: path.to_owned(),
-            file,
-            known,
-            last,
-        })
+        Ok(Self { path: path.to_owned(), file, known, last })
     }
 
     pub fn len(&self) -> usize {
@@ -73,9 +62,7 @@ impl KeptBlocks {
         while !self.known.contains(&hash) {
             let raw = rpc.raw_block(hash).await?;
             let Some(header) = header(&raw) else {
-                return Err(DevError::Unusable(format!(
-                    "btcd's block {hash} cannot be read"
-                )));
+                return Err(DevError::Unusable(format!("btcd's block {hash} cannot be read")));
             };
             if header.prev_blockhash == BlockHash::all_zeros() {
                 break; // The first block of the network, which every btcd has.
@@ -94,10 +81,7 @@ impl KeptBlocks {
         let Some((last, _)) = fresh.last() else {
             return Ok(());
         };
-        let lines: String = fresh
-            .iter()
-            .flat_map(|(_, raw)| [raw.as_str(), "\n"])
-            .collect();
+        let lines: String = fresh.iter().flat_map(|(_, raw)| [raw.as_str(), "\n"]).collect();
         self.file.write_all(lines.as_bytes())?;
         self.file.sync_data()?;
         self.known.extend(fresh.iter().map(|(hash, _)| *hash));
@@ -111,9 +95,8 @@ impl KeptBlocks {
             Some(last) if !rpc.has_block(last).await? => {}
             _ => return Ok(0),
         }
-        let blocks: Vec<Line> = Lines::new(&self.file)
-            .collect::<io::Result<_>>()
-            .map_err(DevError::file("read", &self.path))?;
+        let blocks: Vec<Line> =
+            Lines::new(&self.file).collect::<io::Result<_>>().map_err(DevError::file("read", &self.path))?;
         let lost = first_missing(&blocks, rpc).await?;
         for block in &blocks[lost..] {
             rpc.submit_block(&block.raw).await?;
@@ -163,12 +146,7 @@ impl Iterator for Lines<'_> {
         let mut raw = String::new();
         match self.0.read_line(&mut raw) {
             Ok(_) if raw.pop() != Some('\n') => None,
-            Ok(_) => header(&raw).map(|header| {
-                Ok(Line {
-                    hash: header.block_hash(),
-                    raw,
-                })
-            }),
+            Ok(_) => header(&raw).map(|header| Ok(Line { hash: header.block_hash(), raw })),
             Err(error) => Some(Err(error)),
         }
     }
@@ -208,9 +186,7 @@ mod tests {
         assert_eq!(std::fs::metadata(&path).unwrap().len(), whole);
 
         kept.append(&[block(5)]).unwrap();
-        let hashes: Vec<_> = Lines::new(&kept.file)
-            .map(|line| line.unwrap().hash)
-            .collect();
+        let hashes: Vec<_> = Lines::new(&kept.file).map(|line| line.unwrap().hash).collect();
         assert_eq!(hashes, [block(1).0, block(2).0, block(3).0, block(5).0]);
     }
 }

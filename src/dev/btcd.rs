@@ -19,6 +19,10 @@ use super::{
     files::{free_port, log_end, private_dir, write_private},
     reaper::{Reaper, Spawn, Spawned},
 };
+use crate::{
+    clock::{Clock, SystemClock},
+    pki::lnd_cert::make_lnd_cert,
+};
 
 /// After everything else: every lnd needs it until its own end.
 pub const STOP_ORDER: u32 = 90;
@@ -32,6 +36,8 @@ pub struct ChainAccess {
     pub rpc: SocketAddr,
     pub user: String,
     pub password: SecretString,
+    /// A file with the password and nothing else.
+    pub password_file: PathBuf,
     /// The file with its certificate.
     pub certificate: PathBuf,
 }
@@ -65,24 +71,15 @@ impl Btcd {
     ) -> Result<Self, DevError> {
         private_dir(dir)?;
         let access = prepare(dir, mining_address)?;
-        let certificate =
-            fs::read(&access.certificate).map_err(DevError::file("read", &access.certificate))?;
-        let rpc = ChainRpc::new(
-            access.rpc,
-            &access.user,
-            access.password.clone(),
-            &certificate,
-        )?;
+        let certificate = fs::read(&access.certificate).map_err(DevError::file("read", &access.certificate))?;
+        let rpc = ChainRpc::new(access.rpc, &access.user, access.password.clone(), &certificate)?;
         let log = dir.join("btcd.log");
         // User and password are in the file, not here: every user of the machine sees a command line.
         let spawn = Spawn::new("btcd", program)
             .arg(format!("--configfile={}", dir.join("btcd.conf").display()))
             .log(&log)
             .stop_order(STOP_ORDER);
-        let mut process = reaper
-            .spawn(spawn)
-            .await
-            .map_err(DevError::io("start btcd"))?;
+        let mut process = reaper.spawn(spawn).await.map_err(DevError::io("start btcd"))?;
         let answers = timeout(START_LIMIT, async {
             while rpc.block_count().await.is_err() {
                 sleep(Duration::from_millis(20)).await;
@@ -96,11 +93,7 @@ impl Btcd {
                 return Err(DevError::Ended { name: "btcd".into(), exit, log: log_end(&log) });
             }
         }
-        Ok(Self {
-            access,
-            rpc,
-            process,
-        })
+        Ok(Self { access, rpc, process })
     }
 
     pub fn pid(&self) -> i32 {
@@ -116,11 +109,7 @@ impl Btcd {
     /// Waits until btcd ends by itself, which it should not.
     pub async fn ended(&mut self) -> DevError {
         let exit = self.process.exited().await;
-        DevError::Ended {
-            name: "btcd".into(),
-            exit,
-            log: String::new(),
-        }
+        DevError::Ended { name: "btcd".into(), exit, log: String::new() }
     }
 }
 
@@ -131,6 +120,8 @@ fn prepare(dir: &Path, mining_address: Option<&str>) -> Result<ChainAccess, DevE
     if !certificate.exists() || !dir.join("rpc.key").exists() {
         make_certificate(dir)?;
     }
+    let password_file = dir.join("rpc.password");
+    write_private(&password_file, saved.password.as_bytes())?;
     let rpc = SocketAddr::from((Ipv4Addr::LOCALHOST, saved.port));
     let password = SecretString::from(saved.password);
     let dir = dir.display();
@@ -145,12 +136,7 @@ fn prepare(dir: &Path, mining_address: Option<&str>) -> Result<ChainAccess, DevE
         lines.push_str(&format!("miningaddr={address}\n"));
     }
     write_private(Path::new(&format!("{dir}/btcd.conf")), lines.as_bytes())?;
-    Ok(ChainAccess {
-        rpc,
-        user: saved.user,
-        password,
-        certificate,
-    })
+    Ok(ChainAccess { rpc, user: saved.user, password, password_file, certificate })
 }
 
 fn saved_access(path: &Path) -> Result<Saved, DevError> {
@@ -161,39 +147,26 @@ fn saved_access(path: &Path) -> Result<Saved, DevError> {
     let port = free_port(saved.as_ref().map(|saved| saved.port))?;
     let access = match saved {
         Some(saved) => Saved { port, ..saved },
-        None => Saved {
-            port,
-            user: "scale-lnd".to_owned(),
-            password: random_password()?,
-        },
+        None => Saved { port, user: "scale-lnd".to_owned(), password: random_password()? },
     };
-    let text =
-        serde_json::to_vec(&access).map_err(|error| DevError::file("write", path)(error.into()))?;
+    let text = serde_json::to_vec(&access).map_err(|error| DevError::file("write", path)(error.into()))?;
     write_private(path, &text)?;
     Ok(access)
 }
 
 fn random_password() -> Result<String, DevError> {
     let mut bytes = [0; 24];
-    SysRng
-        .try_fill_bytes(&mut bytes)
-        .map_err(|error| DevError::Unusable(format!("no randomness: {error}")))?;
+    SysRng.try_fill_bytes(&mut bytes).map_err(|error| DevError::Unusable(format!("no randomness: {error}")))?;
     Ok(hex::encode(bytes))
 }
 
-/// A certificate that is no CA: the one that btcd would make for itself is, and rustls refuses it as a server's.
+/// A certificate that is no CA: the one that btcd would make for itself is, and rustls refuses it as a server's. One
+/// that expired is not replaced, which nobody will see: it lives 20 years.
 fn make_certificate(dir: &Path) -> Result<(), DevError> {
-    let make = || -> Result<(String, String), rcgen::Error> {
-        let key = rcgen::KeyPair::generate()?;
-        let mut params =
-            rcgen::CertificateParams::new(vec!["localhost".to_owned(), "127.0.0.1".to_owned()])?;
-        params.is_ca = rcgen::IsCa::ExplicitNoCa;
-        Ok((params.self_signed(&key)?.pem(), key.serialize_pem()))
-    };
-    let (certificate, key) =
-        make().map_err(|error| DevError::Unusable(format!("btcd's certificate: {error}")))?;
-    write_private(&dir.join("rpc.key"), key.as_bytes())?;
-    write_private(&dir.join("rpc.cert"), certificate.as_bytes())
+    let made = make_lnd_cert(&[], &[], SystemClock.now())
+        .map_err(|error| DevError::Unusable(format!("cannot make btcd's certificate: {error}")))?;
+    write_private(&dir.join("rpc.key"), made.key_pem.as_bytes())?;
+    write_private(&dir.join("rpc.cert"), made.cert_pem.as_bytes())
 }
 
 /// Starts btcd and brings its chain to where it was: gives it the blocks that it lost, mines one, and keeps what it has
@@ -208,9 +181,7 @@ pub async fn start_chain(
     let mut kept = KeptBlocks::open(&dir.join("kept-blocks"))?;
     let restored = kept.restore(&btcd.rpc).await?;
     // lnd never becomes active on a tip older than two hours.
-    let missing = FIRST_BLOCKS
-        .saturating_sub(btcd.rpc.block_count().await?)
-        .max(1);
+    let missing = FIRST_BLOCKS.saturating_sub(btcd.rpc.block_count().await?).max(1);
     btcd.rpc.generate(missing).await?;
     kept.keep_new(&btcd.rpc).await?;
     Ok((btcd, kept, restored))

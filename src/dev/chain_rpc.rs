@@ -39,31 +39,13 @@ const BLOCK_NOT_FOUND: i64 = -5;
 
 impl ChainRpc {
     /// For the btcd at `address` that shows this certificate (PEM).
-    pub fn new(
-        address: SocketAddr,
-        user: &str,
-        password: SecretString,
-        certificate: &[u8],
-    ) -> Result<Self, DevError> {
+    pub fn new(address: SocketAddr, user: &str, password: SecretString, certificate: &[u8]) -> Result<Self, DevError> {
         let build = || -> reqwest::Result<Client> {
             let trusted = [Certificate::from_pem(certificate)?];
-            Client::builder()
-                .tls_certs_only(trusted)
-                .no_proxy()
-                .https_only(true)
-                .timeout(DEADLINE)
-                .build()
+            Client::builder().tls_certs_only(trusted).no_proxy().https_only(true).timeout(DEADLINE).build()
         };
-        let http = build().map_err(|source| DevError::Transport {
-            method: "connect",
-            source,
-        })?;
-        Ok(Self {
-            http,
-            url: format!("https://{address}/"),
-            user: user.to_owned(),
-            password,
-        })
+        let http = build().map_err(|source| DevError::Transport { method: "connect", source })?;
+        Ok(Self { http, url: format!("https://{address}/"), user: user.to_owned(), password })
     }
 
     pub async fn block_count(&self) -> Result<u32, DevError> {
@@ -82,15 +64,9 @@ impl ChainRpc {
     }
 
     pub async fn has_block(&self, hash: BlockHash) -> Result<bool, DevError> {
-        match self
-            .call::<String>("getblockheader", json!([hash.to_string(), false]))
-            .await
-        {
+        match self.call::<String>("getblockheader", json!([hash.to_string(), false])).await {
             Ok(_) => Ok(true),
-            Err(DevError::Rpc {
-                code: BLOCK_NOT_FOUND,
-                ..
-            }) => Ok(false),
+            Err(DevError::Rpc { code: BLOCK_NOT_FOUND, .. }) => Ok(false),
             Err(error) => Err(error),
         }
     }
@@ -99,20 +75,16 @@ impl ChainRpc {
     pub async fn submit_block(&self, raw: &str) -> Result<(), DevError> {
         const METHOD: &str = "submitblock";
         match self.call::<Option<String>>(METHOD, json!([raw])).await? {
-            Some(refusal) if !refusal.contains("already have block") => Err(DevError::Rpc {
-                method: METHOD,
-                code: 0,
-                message: refusal,
-            }),
+            Some(refusal) if !refusal.contains("already have block") => {
+                Err(DevError::Rpc { method: METHOD, code: 0, message: refusal })
+            }
             _ => Ok(()),
         }
     }
 
     /// Mines blocks to the mining address that btcd was started with.
     pub async fn generate(&self, blocks: u32) -> Result<(), DevError> {
-        self.call::<Vec<String>>("generate", json!([blocks]))
-            .await
-            .map(drop)
+        self.call::<Vec<String>>("generate", json!([blocks])).await.map(drop)
     }
 
     /// The transactions that wait for a block.
@@ -122,34 +94,18 @@ impl ChainRpc {
         txids.iter().map(|txid| parse(METHOD, txid)).collect()
     }
 
-    async fn call<T: DeserializeOwned>(
-        &self,
-        method: &'static str,
-        params: Value,
-    ) -> Result<T, DevError> {
+    async fn call<T: DeserializeOwned>(&self, method: &'static str, params: Value) -> Result<T, DevError> {
         let body = json!({"jsonrpc": "1.0", "id": 1, "method": method, "params": params});
         let exchange = async {
             let request = self.http.post(&self.url).json(&body);
             let request = request.basic_auth(&self.user, Some(self.password.expose_secret()));
-            request
-                .send()
-                .await?
-                .error_for_status()?
-                .json::<Reply>()
-                .await
+            request.send().await?.error_for_status()?.json::<Reply>().await
         };
-        let reply = exchange
-            .await
-            .map_err(|source| DevError::Transport { method, source })?;
+        let reply = exchange.await.map_err(|source| DevError::Transport { method, source })?;
         if let Some(RpcError { code, message }) = reply.error {
-            return Err(DevError::Rpc {
-                method,
-                code,
-                message,
-            });
+            return Err(DevError::Rpc { method, code, message });
         }
-        serde_json::from_value(reply.result.unwrap_or_default())
-            .map_err(|error| odd_answer(method, error))
+        serde_json::from_value(reply.result.unwrap_or_default()).map_err(|error| odd_answer(method, error))
     }
 }
 
@@ -158,9 +114,5 @@ fn parse<T: FromStr<Err: Display>>(method: &'static str, text: &str) -> Result<T
 }
 
 fn odd_answer(method: &'static str, error: impl Display) -> DevError {
-    DevError::Rpc {
-        method,
-        code: 0,
-        message: format!("an answer of another shape: {error}"),
-    }
+    DevError::Rpc { method, code: 0, message: format!("an answer of another shape: {error}") }
 }

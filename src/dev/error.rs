@@ -9,22 +9,11 @@ pub enum DevError {
     #[error("cannot {what}")]
     Io { what: String, source: io::Error },
     #[error("btcd refused {method}: {message} (code {code})")]
-    Rpc {
-        method: &'static str,
-        code: i64,
-        message: String,
-    },
+    Rpc { method: &'static str, code: i64, message: String },
     #[error("btcd did not answer {method}")]
-    Transport {
-        method: &'static str,
-        source: reqwest::Error,
-    },
+    Transport { method: &'static str, source: reqwest::Error },
     #[error("{name} ended while it was needed ({exit}); the end of its log:\n{log}")]
-    Ended {
-        name: String,
-        exit: Exit,
-        log: String,
-    },
+    Ended { name: String, exit: Exit, log: String },
     #[error("{what} took longer than {} s", limit.as_secs())]
     TimedOut { what: String, limit: Duration },
     #[error("{0}")]

@@ -31,11 +31,7 @@ pub struct Policy {
 
 impl Default for Policy {
     fn default() -> Self {
-        Self {
-            confirmations: 6,
-            pause: Duration::from_millis(500),
-            heartbeat: Duration::from_secs(600),
-        }
+        Self { confirmations: 6, pause: Duration::from_millis(500), heartbeat: Duration::from_secs(600) }
     }
 }
 
@@ -52,23 +48,13 @@ struct Decision {
 
 impl Decision {
     fn new(policy: Policy, now: Instant) -> Self {
-        Self {
-            policy,
-            last_block: now,
-            owed: 0,
-            passed_over: HashSet::new(),
-        }
+        Self { policy, last_block: now, owed: 0, passed_over: HashSet::new() }
     }
 
     fn wants_block(&self, now: Instant, waiting: &[Txid]) -> bool {
         let since = now.saturating_duration_since(self.last_block);
         let reason = self.owed > 0 || waiting.iter().any(|txid| !self.passed_over.contains(txid));
-        since
-            >= if reason {
-                self.policy.pause
-            } else {
-                self.policy.heartbeat
-            }
+        since >= if reason { self.policy.pause } else { self.policy.heartbeat }
     }
 
     /// After a block: what waited before it, and what waits still. Returns how many transactions it took.
@@ -80,11 +66,7 @@ impl Decision {
             0 => self.owed.saturating_sub(1),
             _ => self.policy.confirmations.saturating_sub(1),
         };
-        self.passed_over = before
-            .iter()
-            .copied()
-            .filter(|txid| left.contains(txid))
-            .collect();
+        self.passed_over = before.iter().copied().filter(|txid| left.contains(txid)).collect();
         taken
     }
 }
@@ -106,12 +88,7 @@ pub struct Miner {
 
 impl Miner {
     /// Begins to mine and to keep blocks. `mined` hears of each block that the miner makes.
-    pub fn start(
-        rpc: ChainRpc,
-        kept: KeptBlocks,
-        policy: Policy,
-        mined: mpsc::UnboundedSender<Mined>,
-    ) -> Self {
+    pub fn start(rpc: ChainRpc, kept: KeptBlocks, policy: Policy, mined: mpsc::UnboundedSender<Mined>) -> Self {
         let (paused, is_paused) = watch::channel(false);
         let task = tokio::spawn(work(rpc, kept, policy, mined, is_paused));
         Self { task, paused }
@@ -154,10 +131,7 @@ async fn work(
             // btcd may be restarting; said once, not four times a second.
             Err(error) if !failing => {
                 failing = true;
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "the miner cannot reach btcd"
-                );
+                tracing::warn!(error = &error as &dyn std::error::Error, "the miner cannot reach btcd");
             }
             Err(_) => {}
         }
@@ -174,10 +148,7 @@ async fn look(
     let block = if may_mine && decision.wants_block(Instant::now(), &before) {
         rpc.generate(1).await?;
         let transactions = decision.mined(Instant::now(), &before, &rpc.mempool().await?);
-        Some(Mined {
-            height: rpc.block_count().await?,
-            transactions,
-        })
+        Some(Mined { height: rpc.block_count().await?, transactions })
     } else {
         None
     };
@@ -213,30 +184,15 @@ mod tests {
     #[test]
     fn a_transaction_gets_its_confirmations_and_then_there_is_quiet() {
         let mut now = Instant::now();
-        let mut decision = Decision::new(
-            Policy {
-                confirmations: 3,
-                ..Policy::default()
-            },
-            now,
-        );
+        let mut decision = Decision::new(Policy { confirmations: 3, ..Policy::default() }, now);
         assert!(!decision.wants_block(now + PAUSE, &[]));
-        assert!(
-            !decision.wants_block(now + PAUSE / 2, &[txid(1)]),
-            "not before the pause is over"
-        );
+        assert!(!decision.wants_block(now + PAUSE / 2, &[txid(1)]), "not before the pause is over");
         now += PAUSE;
         assert!(decision.wants_block(now, &[txid(1)]));
         assert_eq!(decision.mined(now, &[txid(1)], &[txid(2)]), 1);
-        assert!(
-            decision.wants_block(now + PAUSE, &[txid(2)]),
-            "came while the block was made"
-        );
+        assert!(decision.wants_block(now + PAUSE, &[txid(2)]), "came while the block was made");
         decision.mined(now, &[txid(2)], &[]);
-        assert_eq!(
-            blocks_over(&mut decision, &mut now, 4),
-            [true, true, false, false]
-        );
+        assert_eq!(blocks_over(&mut decision, &mut now, 4), [true, true, false, false]);
         assert!(decision.wants_block(now + Duration::from_secs(600), &[]));
     }
 
