@@ -4,6 +4,7 @@
 //! `http.listen` of the file is `SCALE_LND_HTTP_LISTEN` of the environment and `--set http.listen=…` of the command line.
 //! Values that are secrets come from files of their own or from the environment.
 
+pub mod agent;
 mod secret;
 mod sections;
 mod serving;
@@ -12,8 +13,8 @@ mod source;
 
 pub use secret::SecretSource;
 pub use sections::{
-    ChainBackend, ChainSection, DeploymentSection, FundingSection, LndSection, SealSection, StoreSection,
-    TreasurySection,
+    ChainBackend, ChainSection, DeploymentSection, FundingSection, LndSection, PaymentsSection, SealSection,
+    StoreSection, TreasurySection,
 };
 pub use serving::{AgentsSection, HttpSection, LogFormat, LogSection, MasterSection};
 pub use source::{ConfigFault, ENV_PREFIX, Origin};
@@ -33,6 +34,7 @@ const SECTIONS: &[&str] = &[
     "lnd",
     "treasury",
     "funding",
+    "payments",
     "limits",
     "master",
     "log",
@@ -59,6 +61,8 @@ pub struct Config {
     pub treasury: Option<TreasurySection>,
     /// What new wallets get.
     pub funding: FundingSection,
+    /// How payments are made.
+    pub payments: PaymentsSection,
     /// Ceilings of the deployment.
     pub limits: Limits,
     /// How masters share the work.
@@ -96,6 +100,7 @@ impl Config {
         let lnd = settings.part::<LndSection>();
         let treasury = if has_treasury { settings.part::<TreasurySection>() } else { None };
         let funding = settings.part::<FundingSection>();
+        let payments = settings.part::<PaymentsSection>();
         let limits = settings.part::<Limits>();
         let master = settings.part::<MasterSection>();
         let log = settings.part::<LogSection>();
@@ -119,6 +124,7 @@ impl Config {
             lnd: lnd?,
             treasury,
             funding: funding?,
+            payments: payments?,
             limits: limits?,
             master: master?,
             log: log?,

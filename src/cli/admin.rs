@@ -1,12 +1,13 @@
 //! What verbs stand on that work on the Store directly: the operator types them on the masters' machine, beside running
 //! masters, which notice through the change feed.
 
-use super::{ConfigArgs, Failure};
+use super::{ConfigArgs, Failure, faults};
 use crate::app::keys::Keys;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Config};
 use crate::deployment::{self, Opened};
 use crate::model::AppId;
+use crate::seal::Sealer;
 use crate::store::Store;
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
 use std::sync::Arc;
@@ -18,6 +19,8 @@ pub struct Admin {
     pub config: Config,
     /// The Store.
     pub store: Arc<dyn Store>,
+    /// The sealing keys.
+    pub sealer: Arc<Sealer>,
     /// Seals, opens, bakes.
     pub keys: Keys,
 }
@@ -35,20 +38,19 @@ pub struct ListArgs {
 
 /// Reads the configuration; every fault is a line.
 pub fn load(args: &ConfigArgs) -> Result<Config, Failure> {
-    Config::load(args.config.as_deref(), config::environment(), &args.set)
-        .map_err(|faults| Failure::Usage(faults.iter().map(ToString::to_string).collect()))
+    Config::load(args.config.as_deref(), config::environment(), &args.set).map_err(faults)
 }
 
 /// Reads the configuration and opens the Store.
 pub async fn open(args: &ConfigArgs) -> Result<Admin, Failure> {
     let config = load(args)?;
     let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&config.store.path, SqliteOptions::default()).await?);
-    let sealer = deployment::sealer(&config.seal)?;
+    let sealer = Arc::new(deployment::sealer(&config.seal)?);
     if deployment::open(&*store, &sealer, &config.deployment, now()).await? == Opened::New {
         eprintln!("a new store was made: {}", config.store.path.display());
     }
-    let keys = Keys::new(Arc::new(sealer), config.deployment.name.clone(), config.deployment.network);
-    Ok(Admin { config, store, keys })
+    let keys = Keys::new(Arc::clone(&sealer), config.deployment.name.clone(), config.deployment.network);
+    Ok(Admin { config, store, sealer, keys })
 }
 
 /// Now.

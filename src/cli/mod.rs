@@ -3,12 +3,17 @@
 mod admin;
 mod app;
 mod config_check;
+mod host;
 mod key;
+mod logging;
 mod node;
 mod operation;
 mod output;
+mod run;
 mod seal_key;
+mod signals;
 
+use crate::config::ConfigFault;
 use crate::dev::reaper;
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -26,6 +31,8 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run the agent of a host, which starts and adopts that host's lnds
+    Lndserver(run::LndserverArgs),
     /// Look at the configuration
     #[command(subcommand)]
     Config(config_check::ConfigCommand),
@@ -35,6 +42,9 @@ enum Command {
     /// Apps and what they may cost
     #[command(subcommand)]
     App(app::AppCommand),
+    /// Hosts: invite, list, revoke
+    #[command(subcommand)]
+    Host(host::HostCommand),
     /// Users' nodes
     #[command(subcommand)]
     Node(node::NodeCommand),
@@ -81,6 +91,12 @@ impl Failure {
     pub fn usage(message: impl Into<String>) -> Self {
         Self::Usage(vec![message.into()])
     }
+}
+
+/// Every fault of a configuration is a line.
+#[expect(clippy::needless_pass_by_value, reason = "it is used with map_err")]
+fn faults(faults: Vec<ConfigFault>) -> Failure {
+    Failure::Usage(faults.iter().map(ToString::to_string).collect())
 }
 
 impl<E: std::error::Error + 'static> From<E> for Failure {
@@ -138,9 +154,11 @@ fn start(command: Command) -> Result<(), Failure> {
 
 async fn dispatch(command: Command) -> Result<(), Failure> {
     match command {
+        Command::Lndserver(args) => run::lndserver(args).await,
         Command::Config(command) => config_check::run(command),
         Command::Key(command) => key::run(command).await,
         Command::App(command) => app::run(command).await,
+        Command::Host(command) => host::run(command).await,
         Command::Node(command) => node::run(command).await,
         Command::Operation(command) => operation::run(command).await,
         Command::SealKey(command) => seal_key::run(command),

@@ -124,7 +124,7 @@ fn process(runtime: &Runtime) -> Value {
 }
 
 async fn credentials(args: &CredentialsArgs) -> Result<(), Failure> {
-    let Admin { config, store, keys } = admin::open(&args.config).await?;
+    let Admin { config, store, keys, .. } = admin::open(&args.config).await?;
     let node = find(&*store, &args.app, &args.uuid).await?;
     let endpoint = node.endpoint.clone().ok_or_else(|| Failure::Failed("this node was never started".to_owned()))?;
     let mut nonce = [0; 16];

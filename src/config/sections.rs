@@ -3,10 +3,12 @@
 use super::secret::SecretSource;
 use super::setting::{Raw, Setting};
 use super::source::{Found, Part, Section};
+use crate::lndserver::options::LndOption;
 use crate::model::Network;
 use crate::model::app::Limits;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// `[deployment]`: which deployment this is. Recorded in the Store at the first start and compared at every later one.
 #[derive(Debug, Clone)]
@@ -112,6 +114,9 @@ pub struct ChainSection {
     pub rpc_password: SecretSource,
     /// Its RPC certificate (PEM).
     pub rpc_cert_file: PathBuf,
+    /// A fixed fee rate for on-chain transactions, satoshi a virtual byte, where there are no estimates worth having
+    /// (simnet and regtest: 2 by default; elsewhere lnd estimates).
+    pub fixed_sat_per_vbyte: Option<u64>,
 }
 
 /// A chain backend that lnd can use.
@@ -137,6 +142,7 @@ impl Part for ChainSection {
         let backend = s.or("backend", ChainBackend::Btcd);
         let (rpc_host, rpc_user, rpc_cert_file) =
             (s.required("rpc_host"), s.required("rpc_user"), s.required("rpc_cert_file"));
+        let fixed_sat_per_vbyte = s.optional("fixed_sat_per_vbyte");
         let rpc_password = s.required_secret("rpc_password", "rpc_password_file");
         Some(Self {
             backend,
@@ -144,12 +150,16 @@ impl Part for ChainSection {
             rpc_user: rpc_user?,
             rpc_password: rpc_password?,
             rpc_cert_file: rpc_cert_file?,
+            fixed_sat_per_vbyte,
         })
     }
 
     fn validate(&self, found: &mut Found) {
         if !is_host_and_port(&self.rpc_host) {
             found.push(("chain.rpc_host", "must be an address with a port, such as 127.0.0.1:8334".to_owned()));
+        }
+        if self.fixed_sat_per_vbyte.is_some_and(|rate| !(1..=10_000).contains(&rate)) {
+            found.push(("chain.fixed_sat_per_vbyte", "must be from 1 to 10000".to_owned()));
         }
     }
 }
@@ -180,9 +190,8 @@ impl Part for LndSection {
     }
 
     fn validate(&self, found: &mut Found) {
-        if self.extra_args.iter().any(|arg| !arg.starts_with("--") || arg.chars().any(char::is_control)) {
-            found.push(("lnd.extra_args", "must be arguments of the form --name or --name=value".to_owned()));
-        }
+        let refused = self.extra_args.iter().filter_map(|arg| LndOption::parse(arg).err());
+        found.extend(refused.map(|e| ("lnd.extra_args", e.to_string())));
         if self.default_chan_confs.is_some_and(|confs| !(1..=100).contains(&confs)) {
             found.push(("lnd.default_chan_confs", "must be from 1 to 100".to_owned()));
         }
@@ -221,6 +230,28 @@ impl Part for FundingSection {
 
     fn read(s: &mut Section<'_>) -> Option<Self> {
         Some(Self { initial_funding_sat: s.or("initial_funding_sat", 0) })
+    }
+}
+
+/// `[payments]`: how payments are made.
+#[derive(Debug, Clone)]
+pub struct PaymentsSection {
+    /// How much time a payment request must still have for a channel to be opened for it: the opening has to confirm.
+    /// None: 30 minutes, on simnet and regtest 10 seconds.
+    pub open_margin: Option<Duration>,
+}
+
+impl Part for PaymentsSection {
+    const NAME: &'static str = "payments";
+
+    fn read(s: &mut Section<'_>) -> Option<Self> {
+        Some(Self { open_margin: s.optional("open_margin_seconds").map(Duration::from_secs) })
+    }
+
+    fn validate(&self, found: &mut Found) {
+        if self.open_margin.is_some_and(|margin| margin > Duration::from_secs(86_400)) {
+            found.push(("payments.open_margin_seconds", "must be at most 86400".to_owned()));
+        }
     }
 }
 

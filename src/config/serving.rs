@@ -91,6 +91,14 @@ pub struct AgentsSection {
     pub certificate_days: u32,
 }
 
+impl AgentsSection {
+    /// The addresses that agents dial.
+    #[must_use]
+    pub fn dialled(&self) -> Vec<String> {
+        if self.advertise.is_empty() { vec![self.listen.to_string()] } else { self.advertise.clone() }
+    }
+}
+
 impl Part for AgentsSection {
     const NAME: &'static str = "agents";
 

@@ -249,7 +249,13 @@ impl Section<'_> {
         Some(given)
     }
 
-    fn fault(&mut self, key: &str, origin: Option<Origin>, message: impl Into<String>) {
+    /// Records what is wrong with a setting that was asked for before.
+    pub fn fault(&mut self, key: &str, message: impl Into<String>) {
+        let origin = self.settings.seen.get(&(self.name.to_owned(), key.to_owned())).cloned();
+        self.fault_at(key, origin, message);
+    }
+
+    fn fault_at(&mut self, key: &str, origin: Option<Origin>, message: impl Into<String>) {
         let key = format!("{}.{key}", self.name);
         self.settings.faults.push(ConfigFault { origin, key, message: message.into() });
     }
@@ -258,7 +264,7 @@ impl Section<'_> {
         match T::parse(given.value) {
             Ok(value) => Some(value),
             Err(message) => {
-                self.fault(key, Some(given.origin), message);
+                self.fault_at(key, Some(given.origin), message);
                 None
             }
         }
@@ -275,7 +281,7 @@ impl Section<'_> {
         match self.take(key) {
             Some(given) => self.parse(key, given),
             None => {
-                self.fault(key, None, "is missing");
+                self.fault_at(key, None, "is missing");
                 None
             }
         }
@@ -294,17 +300,22 @@ impl Section<'_> {
         }
         let variable = format!("{ENV_PREFIX}{}_{}", self.name.to_uppercase(), key.to_uppercase());
         let message = format!("is a secret: give it in the environment as {variable}, or use {key}_file");
-        self.fault(key, Some(given.origin), message);
+        self.fault_at(key, Some(given.origin), message);
         None
+    }
+
+    /// A secret that may be left out, from the environment or else from a file of its own.
+    pub fn secret_or_file(&mut self, key: &'static str, key_file: &'static str) -> Option<SecretSource> {
+        // A file named in the configuration may stand for machines without the variable.
+        let file: Option<PathBuf> = self.optional(key_file);
+        self.secret(key).map(SecretSource::Value).or(file.map(SecretSource::File))
     }
 
     /// A secret that must be there, from the environment or else from a file of its own.
     pub fn required_secret(&mut self, key: &'static str, key_file: &'static str) -> Option<SecretSource> {
         let place = (self.name.to_owned(), key.to_owned());
         if self.settings.given.contains_key(&place) {
-            // A file named in the configuration may stand for machines without the variable.
-            let _: Option<PathBuf> = self.optional(key_file);
-            return self.secret(key).map(SecretSource::Value);
+            return self.secret_or_file(key, key_file);
         }
         self.known.push(key);
         self.required(key_file).map(SecretSource::File)
