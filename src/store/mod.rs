@@ -155,5 +155,6 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
 
     /// Follows all changes after `cursor`, whoever makes them: at least once, in order per document. Without a cursor:
     /// from now on, `Resync` first. A feed that cannot go on where it was says `Resync`. It ends only with the store.
+    /// Several changes of a document may be told as one, as the state they led to. After an error the feed goes on.
     async fn changes(&self, cursor: Option<Cursor>) -> Result<BoxStream<'static, Result<FeedItem>>>;
 }

@@ -114,7 +114,11 @@ pub async fn list_all<T: Entity>(store: &dyn Store, index: Option<IndexEntry>) -
 }
 
 /// Reads, changes and writes one document, again and again while others change it in between. `change` returns what else
-/// belongs into the same commit, or `None` to leave everything as it is.
+/// belongs into the same commit, or `None` to leave everything as it is. `Ok(None)`: there is no such document.
+///
+/// # Errors
+/// What `change` refuses, what the Store reports, and [`StoreError::Conflict`] where the expectation of one of the other
+/// writes does not hold: `change` has read nothing anew for those, so trying again would not help.
 pub async fn modify<T: Entity + Clone, E: From<StoreError>>(
     store: &dyn Store,
     id: &str,
@@ -129,8 +133,12 @@ pub async fn modify<T: Entity + Clone, E: From<StoreError>>(
                 let version = versions.first().copied().unwrap_or(current.version);
                 return Ok(Some(Versioned { value: current.value, version }));
             }
-            Err(e) if e.is_conflict() => {}
+            Err(StoreError::Conflict { collection, id: changed }) if collection == T::COLLECTION && changed == id => {}
             Err(e) => return Err(e.into()),
         }
     }
 }
+
+#[cfg(test)]
+#[path = "repo_tests.rs"]
+mod tests;

@@ -66,17 +66,21 @@ impl SqliteStore {
     /// [`OpenError::Newer`] for a database that a newer scale-lnd has migrated; nothing is changed then.
     pub async fn open(path: &Path, options: SqliteOptions) -> std::result::Result<Self, OpenError> {
         let opened = open::open(path, &options).await?;
-        let (feed, stop_poller) = feed::start(opened.readers.clone(), opened.tag, &options);
+        Ok(Self::start(path, opened, &options))
+    }
+
+    fn start(path: &Path, opened: open::Opened, options: &SqliteOptions) -> Self {
+        let (feed, stop_poller) = feed::start(opened.readers.clone(), opened.tag, options);
         let (jobs, queue) = mpsc::channel(QUEUE);
-        writer::start(opened.writer, opened.connect, queue, feed.wake(), &options);
-        Ok(Self {
+        writer::start(opened.writer, opened.connect, queue, feed.wake(), options);
+        Self {
             path: path.to_owned(),
             timeout: options.timeout,
             readers: opened.readers,
             jobs,
             feed,
             _stop_poller: stop_poller,
-        })
+        }
     }
 }
 
@@ -144,21 +148,5 @@ fn from_sql(number: i64) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ids_are_bounded_and_plain() {
-        let check = |id: &str| validate(&Key { collection: "c", id: id.to_owned() }).is_ok();
-        assert!(check("a") && check("A-z_09") && check(&"x".repeat(200)));
-        for bad in ["", "a/b", "a b", "ä", ".", "..", "a\0", &"x".repeat(201)] {
-            assert!(!check(bad), "{bad:?}");
-        }
-    }
-
-    #[test]
-    fn a_version_sqlite_cannot_have_given_matches_nothing() {
-        assert_eq!(to_sql(u64::MAX), -1);
-        assert_eq!(from_sql(to_sql(7)), 7);
-    }
-}
+#[path = "tests.rs"]
+mod tests;

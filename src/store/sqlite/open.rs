@@ -1,9 +1,10 @@
 //! Opening: the file and its mode, the connections and their settings, the migrations.
 
 use super::SqliteOptions;
+use super::writer::{RETRY, is_busy};
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{ConnectOptions, Connection, SqliteConnection, SqlitePool};
+use sqlx::{ConnectOptions, Connection as _, SqliteConnection, SqlitePool};
 use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
@@ -49,26 +50,23 @@ pub(super) async fn open(path: &Path, options: &SqliteOptions) -> Result<Opened,
     let file = path.to_owned();
     tokio::task::spawn_blocking(move || prepare_file(&file)).await.map_err(io::Error::other)??;
 
-    // Never by itself the wait of a call: that is what the timeout of the call is for.
-    let wait = options.timeout / 2;
-    let connect = settings(path).busy_timeout(wait);
-    let mut writer = first_connection(&connect, Instant::now() + options.timeout).await?;
-    migrate(&mut writer).await?;
-    let tag: i64 = sqlx::query_scalar("SELECT tag FROM feed").fetch_one(&mut writer).await?;
+    // The writer has its own way of waiting for other processes, and so has opening: see `writer::begin`.
+    let connect = settings(path).busy_timeout(Duration::ZERO);
+    let until = Instant::now() + options.timeout;
+    let (writer, tag) = loop {
+        match first_connection(&connect).await {
+            Err(OpenError::Sqlite(e)) if is_busy(&e) && Instant::now() < until => tokio::time::sleep(RETRY).await,
+            result => break result?,
+        }
+    };
     let readers = SqlitePoolOptions::new()
         .max_connections(options.readers)
         .acquire_timeout(options.timeout)
         .idle_timeout(None)
         .max_lifetime(None)
         .test_before_acquire(false)
-        .connect_lazy_with(connect.clone().pragma("query_only", "ON"));
-    // The writer has its own way of waiting for other processes: see writer::begin.
-    let connect = connect.busy_timeout(Duration::ZERO);
-    let writer = {
-        writer.close().await?;
-        connect.connect().await?
-    };
-    Ok(Opened { writer, connect, readers, tag: super::from_sql(tag) })
+        .connect_lazy_with(connect.clone().busy_timeout(options.timeout / 2).pragma("query_only", "ON"));
+    Ok(Opened { writer, connect, readers, tag })
 }
 
 fn settings(path: &Path) -> SqliteConnectOptions {
@@ -107,17 +105,12 @@ fn prepare_file(path: &Path) -> io::Result<()> {
     }
 }
 
-/// The first connection turns a new file into a WAL database; when two processes do that at once, SQLite tells one of
-/// them that the file is locked without waiting.
-async fn first_connection(connect: &SqliteConnectOptions, until: Instant) -> Result<SqliteConnection, OpenError> {
-    loop {
-        match connect.connect().await {
-            Err(e) if super::writer::is_busy(&e) && Instant::now() < until => {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-            result => return Ok(result?),
-        }
-    }
+/// The first connection turns a new file into a WAL database, and migrates it. Gives the database's tag too.
+async fn first_connection(connect: &SqliteConnectOptions) -> Result<(SqliteConnection, u64), OpenError> {
+    let mut connection = connect.connect().await?;
+    migrate(&mut connection).await?;
+    let tag: i64 = sqlx::query_scalar("SELECT tag FROM feed").fetch_one(&mut connection).await?;
+    Ok((connection, super::from_sql(tag)))
 }
 
 /// All migrations in one transaction that is the database's only writer from its start: two processes that open a new

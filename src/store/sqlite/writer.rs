@@ -17,7 +17,7 @@ const BATCH: usize = 128;
 
 /// Pause between two tries for SQLite's write lock while another process holds it; files have no event for that. SQLite's
 /// own busy handler goes up to 100 ms, in which a busy holder would win again and again.
-const RETRY: Duration = Duration::from_millis(1);
+pub(super) const RETRY: Duration = Duration::from_millis(1);
 
 /// A commit on its way to the writer.
 pub(super) struct Job {

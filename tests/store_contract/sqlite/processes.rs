@@ -10,7 +10,7 @@ use serde_json::json;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, Command};
 
 const DATABASE: &str = "STORE_CONTRACT_DATABASE";
@@ -123,28 +123,69 @@ async fn two_processes_share_a_database() {
     assert_eq!(read(&store, "counter").await.body, json!({"n": 2 * ADDING}));
 }
 
+/// Commits of several tasks, each to its own document.
+struct Load {
+    per_second: f64,
+    slowest: Duration,
+}
+
+/// Lets `tasks` tasks commit 1 KiB documents with two index entries as fast as they can.
+async fn load(store: &SqliteStore, name: &str, tasks: u32) -> Load {
+    let started = Instant::now();
+    let task = async |task| {
+        let id = format!("{name}-{task}");
+        let entries = [("app", "an-app"), ("host", "a-host")];
+        let mut version = commit(store, indexed(create(&id, json!({"n": 0})), &entries)).await.unwrap();
+        let (mut count, mut slowest) = (0, Duration::ZERO);
+        while started.elapsed() < Duration::from_secs(3) {
+            let body = json!({"n": count, "text": "x".repeat(1000)});
+            let begun = Instant::now();
+            version = commit(store, indexed(update(&id, version, body), &entries)).await.unwrap();
+            slowest = slowest.max(begun.elapsed());
+            count += 1;
+        }
+        (count, slowest)
+    };
+    let done = join_all((0..tasks).map(task)).await;
+    let count: u32 = done.iter().map(|(count, _)| count).sum();
+    let slowest = done.iter().map(|(_, slowest)| *slowest).max().unwrap_or_default();
+    Load { per_second: f64::from(count) / started.elapsed().as_secs_f64(), slowest }
+}
+
+impl std::fmt::Display for Load {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:.0} commits/s, the slowest {:.1?}", self.per_second, self.slowest)
+    }
+}
+
 /// `cargo test --test main -- --ignored --nocapture commits_per_second`
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a measurement"]
 async fn commits_per_second() {
-    for tasks in [1_u32, 8, 64] {
+    for tasks in [1, 8, 64] {
         let file = File::new();
         let store = file.open(SqliteOptions::default()).await;
-        let started = Instant::now();
-        let counts = join_all((0..tasks).map(async |task| {
-            let id = format!("doc-{task}");
-            let entries = [("app", "an-app"), ("host", "a-host")];
-            let mut version = commit(&store, indexed(create(&id, json!({"n": 0})), &entries)).await.unwrap();
-            let mut count = 0_u32;
-            while started.elapsed() < Duration::from_secs(3) {
-                let body = json!({"n": count, "text": "x".repeat(1000)});
-                version = commit(&store, indexed(update(&id, version, body), &entries)).await.unwrap();
-                count += 1;
-            }
-            count
-        }))
-        .await;
-        let rate = f64::from(counts.iter().sum::<u32>()) / started.elapsed().as_secs_f64();
-        println!("{tasks} tasks: {rate:.0} commits/s");
+        println!("{tasks} tasks: {}", load(&store, "doc", tasks).await);
     }
+    for tasks in [1, 64] {
+        let file = File::new();
+        let store = file.open(SqliteOptions::default()).await;
+        let mut child = start(if tasks == 1 { "part_load_1" } else { "part_load_64" }, &file.path());
+        println!("{tasks} tasks beside another process: {}", load(&store, "here", tasks).await);
+        let mut out = String::new();
+        child.stdout.take().unwrap().read_to_string(&mut out).await.unwrap();
+        println!("  and that one: {}", out.lines().find(|l| l.contains("commits/s")).unwrap_or(&out));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a part of commits_per_second"]
+async fn part_load_1() {
+    println!("{}", load(&database_of_parent().await, "there", 1).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a part of commits_per_second"]
+async fn part_load_64() {
+    println!("{}", load(&database_of_parent().await, "there", 64).await);
 }
