@@ -3,6 +3,7 @@
 //! `service` accepts work and tells of it; `executor` runs it, one step of `workflows` at a time, under a claim.
 
 pub mod claim;
+pub mod directory;
 pub mod executor;
 pub mod feed;
 pub mod fleet;
@@ -10,9 +11,12 @@ pub mod keys;
 pub mod lease;
 pub mod lnds;
 pub mod parts;
+pub mod refuse;
 mod service;
 mod settle;
 pub mod step;
+#[cfg(test)]
+mod testing;
 pub mod upkeep;
 mod workflows;
 
