@@ -13,6 +13,7 @@ pub mod deployment;
 pub mod dev;
 pub mod error;
 pub mod fault;
+pub mod http;
 pub mod lnd;
 pub mod lndserver;
 pub mod model;

@@ -50,9 +50,9 @@ impl Part for HttpSection {
             header_timeout: Duration::from_secs(s.or("header_timeout_seconds", 10)),
             request_timeout: Duration::from_secs(s.or("request_timeout_seconds", 30)),
             max_concurrency: s.or("max_concurrency", 1024),
-            max_per_node: s.or("max_per_node", 64),
-            per_key_per_second: s.or("per_key_per_second", 200),
-            per_key_burst: s.or("per_key_burst", 400),
+            max_per_node: s.or("max_per_node", 256),
+            per_key_per_second: s.or("per_key_per_second", 2000),
+            per_key_burst: s.or("per_key_burst", 4000),
         })
     }
 

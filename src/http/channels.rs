@@ -1,0 +1,46 @@
+//! Channels: `listchannels`, `closechannel`. They are opened by `pay`.
+
+use super::call::{Call, ok};
+use super::info::User;
+use super::operations;
+use super::params::params;
+use super::values::{ChannelPoint, Pubkey, Wait};
+use crate::app::CloseRequest;
+use crate::lnd::macaroon::Grant;
+use crate::lnd::proto::lnrpc;
+use crate::model::ids::Uuid;
+use crate::model::problem::Refusal;
+use axum::response::Response;
+
+params! {
+    /// Which channel to close, and how.
+    pub struct CloseParams {
+        /// The user.
+        uuid: Uuid,
+        /// The peer.
+        pubkey: Pubkey,
+        /// The channel; needed where there are several with this peer.
+        channel_point: Option<ChannelPoint>,
+        /// Close without the peer, which takes longer and costs more. Never done unless asked for.
+        force: Option<bool>,
+        /// Seconds to wait for it.
+        wait: Option<Wait>,
+    }
+}
+
+pub(super) async fn listchannels(call: Call, params: User) -> Result<Response, Refusal> {
+    let lnd = call.lnd(&params.uuid, Grant::Read).await?;
+    let answer = lnd.client.list_channels(&lnd.macaroon, lnrpc::ListChannelsRequest::default()).await;
+    ok(&lnd.done(answer).await?)
+}
+
+pub(super) async fn closechannel(call: Call, params: CloseParams) -> Result<Response, Refusal> {
+    let request = CloseRequest {
+        pubkey: params.pubkey.0,
+        channel_point: params.channel_point.map(|point| point.0),
+        force: params.force.unwrap_or(false),
+    };
+    let (app, idempotency) = (call.caller.app()?, call.idempotency());
+    let operation = call.state.service.close(app, &params.uuid, request, idempotency).await?;
+    operations::answer(&call, operation, params.wait).await
+}

@@ -1,0 +1,255 @@
+//! The address of a peer that a user gives: resolved once, checked, and handed to lnd as a literal.
+//!
+//! lnd would connect to whatever it is told, from inside our network, so what a name resolves to decides, not the name;
+//! and since the literal is handed on, it cannot resolve to something else afterwards.
+
+use super::params;
+use crate::model::network::Network;
+use crate::model::problem::Refusal;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Cloud providers answer here with credentials of the machine that asks. No peer ever lives there.
+const METADATA: [IpAddr; 2] =
+    [IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)), IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254))];
+
+/// A host name or literal address, and a port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostPort {
+    host: String,
+    port: u16,
+}
+
+impl HostPort {
+    /// Reads `name:port`, `192.0.2.1:port` or `[2001:db8::1]:port`.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let form = || Err("must be host:port, without a scheme or a path".to_owned());
+        if text.contains("://") || text.len() > 260 {
+            return form();
+        }
+        let Some((host, port)) = text.rsplit_once(':') else { return Err("must have a port: host:port".to_owned()) };
+        let Some(port) = number(port) else { return Err("must have a port from 1 to 65535: host:port".to_owned()) };
+        if let Some(inner) = host.strip_prefix('[') {
+            let literal = inner.strip_suffix(']').and_then(|inner| inner.parse::<Ipv6Addr>().ok());
+            return literal.map_or_else(form, |ip| Ok(Self { host: ip.to_string(), port }));
+        }
+        let label = |label: &str| {
+            (1..=63).contains(&label.len())
+                && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+        };
+        let name = host.strip_suffix('.').unwrap_or(host);
+        if name.len() > 253 || !name.split('.').all(label) {
+            return form();
+        }
+        Ok(Self { host: name.to_owned(), port })
+    }
+
+    /// Resolves the name and picks an address that peers may have on this network.
+    ///
+    /// # Errors
+    /// A refusal that names `host`: it does not resolve, or only to what is not allowed.
+    pub async fn resolve(&self, network: Network) -> Result<SocketAddr, Refusal> {
+        let lookup = tokio::net::lookup_host((self.host.as_str(), self.port));
+        let found: Vec<SocketAddr> = match tokio::time::timeout(RESOLVE_TIMEOUT, lookup).await {
+            Ok(Ok(found)) => found.collect(),
+            Ok(Err(_)) | Err(_) => Vec::new(),
+        };
+        pick(&found, network).map_err(|message| params::fault("host", message))
+    }
+}
+
+fn number(port: &str) -> Option<u16> {
+    let digits = port.bytes().all(|b| b.is_ascii_digit());
+    port.parse().ok().filter(|&port| digits && port > 0)
+}
+
+fn pick(found: &[SocketAddr], network: Network) -> Result<SocketAddr, String> {
+    let Some(_) = found.first() else { return Err("does not resolve".to_owned()) };
+    let allowed = found.iter().find(|address| is_allowed(address.ip(), network));
+    allowed.copied().ok_or_else(|| format!("is not an address that a peer may have on {network}"))
+}
+
+/// Whether a peer that a user names may be there.
+fn is_allowed(ip: IpAddr, network: Network) -> bool {
+    if METADATA.contains(&ip.to_canonical()) {
+        return false;
+    }
+    match (ip, network.is_playground()) {
+        (ip, true) => match ip.to_canonical() {
+            IpAddr::V4(ip) => !ip.is_unspecified() && !ip.is_multicast() && !ip.is_broadcast(),
+            IpAddr::V6(ip) => !ip.is_unspecified() && !ip.is_multicast(),
+        },
+        (IpAddr::V4(ip), false) => is_global_v4(ip),
+        (IpAddr::V6(ip), false) => is_global_v6(ip),
+    }
+}
+
+/// Global unicast, after IANA's registry of special-purpose addresses.
+fn is_global_v4(ip: Ipv4Addr) -> bool {
+    let [a, b, c, _] = ip.octets();
+    let special = ip.is_private()
+        || ip.is_loopback()
+        || ip.is_link_local()
+        || ip.is_documentation()
+        || a == 0
+        || a >= 224
+        || (a == 100 && (64..128).contains(&b))
+        || (a == 192 && b == 0 && c == 0)
+        || (a == 192 && b == 88 && c == 99)
+        || (a == 198 && (18..20).contains(&b));
+    !special
+}
+
+/// Of 2000::/3 only, and without the parts that stand for IPv4 addresses (6to4, Teredo) or for nothing.
+fn is_global_v6(ip: Ipv6Addr) -> bool {
+    let [a, b, ..] = ip.segments();
+    let global = a & 0xe000 == 0x2000;
+    let protocols = a == 0x2001 && b < 0x0200;
+    let documentation = (a == 0x2001 && b == 0x0db8) || (a == 0x3fff && b < 0x1000);
+    let six_to_four = a == 0x2002;
+    global && !protocols && !documentation && !six_to_four
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::problem::Code;
+
+    #[test]
+    fn the_form_is_host_and_port() {
+        for good in
+            ["192.0.2.1:9735", "[2001:db8::1]:9735", "node.example.com:1", "localhost:65535", "example.com.:9735"]
+        {
+            assert!(HostPort::parse(good).is_ok(), "{good}");
+        }
+        let bad = [
+            "",
+            ":",
+            "example.com",
+            "example.com:",
+            "example.com:0",
+            "example.com:65536",
+            "example.com:+1",
+            ":9735",
+            "http://example.com:80",
+            "tcp://1.2.3.4:9735",
+            "2001:db8::1:9735:",
+            "2001:db8::1",
+            "[::1]",
+            "[x]:1",
+            "a b:1",
+            "a/b:1",
+            "user@host:1",
+            "host:1/path",
+            "a..b:1",
+            "host:99999999999",
+        ];
+        for bad in bad {
+            assert!(HostPort::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn public_networks_take_global_unicast_only() {
+        let refused = [
+            "127.0.0.1",
+            "10.0.0.1",
+            "172.16.0.1",
+            "172.31.255.255",
+            "192.168.1.1",
+            "169.254.169.254",
+            "169.254.0.1",
+            "0.0.0.0",
+            "0.1.2.3",
+            "100.64.0.1",
+            "100.127.255.255",
+            "192.0.0.8",
+            "192.0.2.1",
+            "198.51.100.1",
+            "203.0.113.1",
+            "198.18.0.1",
+            "198.19.255.255",
+            "192.88.99.1",
+            "224.0.0.1",
+            "240.0.0.1",
+            "255.255.255.255",
+            "::",
+            "::1",
+            "fe80::1",
+            "fc00::1",
+            "fd00:ec2::254",
+            "ff02::1",
+            "::ffff:10.0.0.1",
+            "::ffff:8.8.8.8",
+            "::10.0.0.1",
+            "64:ff9b::a00:1",
+            "2001::1",
+            "2001:db8::1",
+            "2002:a00:1::",
+            "3fff::1",
+            "100::1",
+            "5f00::1",
+        ];
+        let allowed = [
+            "8.8.8.8",
+            "100.63.255.255",
+            "100.128.0.0",
+            "172.32.0.1",
+            "192.0.1.1",
+            "198.20.0.1",
+            "223.255.255.255",
+            "2600::1",
+            "2a00:1450::1",
+            "2001:4860::1",
+        ];
+        for network in [Network::Mainnet, Network::Signet, Network::Testnet4] {
+            for ip in refused {
+                assert!(!is_allowed(ip.parse().expect("ip"), network), "{ip} on {network}");
+            }
+            for ip in allowed {
+                assert!(is_allowed(ip.parse().expect("ip"), network), "{ip} on {network}");
+            }
+        }
+    }
+
+    #[test]
+    fn playgrounds_take_private_machines_and_still_no_metadata_service() {
+        for ip in ["127.0.0.1", "10.0.0.1", "192.168.1.1", "169.254.0.1", "::1", "fe80::1", "8.8.8.8"] {
+            assert!(is_allowed(ip.parse().expect("ip"), Network::Simnet), "{ip}");
+        }
+        for ip in [
+            "0.0.0.0",
+            "::",
+            "224.0.0.1",
+            "255.255.255.255",
+            "169.254.169.254",
+            "::ffff:169.254.169.254",
+            "fd00:ec2::254",
+        ] {
+            assert!(!is_allowed(ip.parse().expect("ip"), Network::Regtest), "{ip}");
+        }
+    }
+
+    #[test]
+    fn one_allowed_address_among_others_is_picked() {
+        let found = ["10.0.0.1:1".parse().expect("address"), "8.8.8.8:1".parse().expect("address")];
+        assert_eq!(pick(&found, Network::Mainnet), Ok(found[1]));
+        assert_eq!(pick(&found, Network::Simnet), Ok(found[0]));
+        assert!(pick(&found[..1], Network::Mainnet).is_err());
+    }
+
+    #[tokio::test]
+    async fn names_are_resolved_to_literals() {
+        let localhost = HostPort::parse("localhost:9735").expect("form");
+        let address = localhost.resolve(Network::Simnet).await.expect("allowed on simnet");
+        assert!(address.ip().is_loopback() && address.port() == 9735);
+        let refusal = localhost.resolve(Network::Mainnet).await.expect_err("not on mainnet");
+        assert_eq!((refusal.code, refusal.faults[0].parameter.as_str()), (Code::InvalidParameters, "host"));
+        let nowhere = HostPort::parse("no-such-host.invalid:9735").expect("form");
+        assert!(nowhere.resolve(Network::Simnet).await.is_err());
+    }
+}

@@ -1,0 +1,136 @@
+//! The server on a real socket: TLS, slow clients, panics, an orderly end.
+
+use super::super::dispatch::{Dispatcher, Target};
+use super::super::params::params;
+use super::super::route::{Answer as Answers, Effect, Methods, Route};
+use super::super::{BoundServer, ServeError};
+use super::*;
+use crate::model::app::Scope::Read;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+
+params! {
+    /// None.
+    pub struct Nothing {}
+}
+
+#[tokio::test]
+async fn a_panic_is_a_problem_and_not_the_end() {
+    let api = Api::new().await;
+    let key = api.shop().await;
+    let scopes: &'static [Scope] = &[Read];
+    let route = Route::new("boom", Methods::Get, Effect::Looks, scopes, Answers::Own("Node"), |_, _: Nothing| async {
+        panic!("on purpose");
+    });
+    let dispatcher = Dispatcher::new(api.state.clone(), config(), CancellationToken::new());
+    let target = Target::Route(Arc::new(route), None);
+    for _ in 0..2 {
+        let response = dispatcher.handle(target.clone(), request("GET", &key, "boom", None)).await;
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        let body = to_bytes(response.into_body(), usize::MAX).await.expect("a body");
+        assert!(!String::from_utf8_lossy(&body).contains("purpose"));
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_takes_too_long_is_ended_and_too_many_are_refused() {
+    let api = Api::new().await;
+    let key = api.shop().await;
+    let scopes: &'static [Scope] = &[Read];
+    let route = Route::new("slow", Methods::Get, Effect::Looks, scopes, Answers::Own("Node"), |_, _: Nothing| {
+        std::future::pending()
+    });
+    let tight = HttpSection { request_timeout: Duration::from_millis(200), max_concurrency: 1, ..config() };
+    let dispatcher = Dispatcher::new(api.state.clone(), tight, CancellationToken::new());
+    let target = Target::Route(Arc::new(route), None);
+    let call = || dispatcher.handle(target.clone(), request("GET", &key, "slow", None));
+    let (first, second) = tokio::join!(call(), call());
+    let code = async |response: axum::response::Response| {
+        let body = to_bytes(response.into_body(), usize::MAX).await.expect("a body");
+        serde_json::from_slice::<Value>(&body).expect("JSON")["code"].as_str().map(str::to_owned)
+    };
+    let mut codes = [code(first).await, code(second).await];
+    codes.sort();
+    assert_eq!(codes, [Some("overloaded".into()), Some("timeout".into())]);
+}
+
+async fn serve(api: &Api, config: HttpSection) -> (BoundUrl, tokio::task::JoinHandle<Result<(), ServeError>>) {
+    let server = BoundServer::bind(config).expect("binds");
+    let bound = BoundUrl { url: server.url(), address: server.address() };
+    let running = tokio::spawn(server.run(api.state.clone(), api.shutdown.clone()));
+    (bound, running)
+}
+
+struct BoundUrl {
+    url: String,
+    address: std::net::SocketAddr,
+}
+
+#[tokio::test]
+async fn listening_in_the_open_needs_a_certificate() {
+    let open = HttpSection { listen: ([0, 0, 0, 0], 0).into(), ..config() };
+    assert!(matches!(BoundServer::bind(open.clone()), Err(ServeError::Plain(_))));
+    assert!(BoundServer::bind(HttpSection { allow_plain_http: true, ..open }).is_ok());
+}
+
+#[tokio::test]
+async fn https_with_a_certificate() {
+    let api = Api::new().await;
+    let made =
+        rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()]).expect("a certificate");
+    let folder = TempDir::new().expect("a folder");
+    let (cert, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
+    std::fs::write(&cert, made.cert.pem()).expect("written");
+    std::fs::write(&key, made.signing_key.serialize_pem()).expect("written");
+    let (bound, running) = serve(&api, HttpSection { tls_cert: Some(cert), tls_key: Some(key), ..config() }).await;
+    assert!(bound.url.starts_with("https://"));
+    let _one_for_the_process = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let root = reqwest::Certificate::from_pem(made.cert.pem().as_bytes()).expect("a root");
+    let client = reqwest::Client::builder().tls_certs_only([root]).timeout(SOON).build().expect("a client");
+    let answer = client.get(format!("{}/healthz", bound.url)).send().await.expect("an answer");
+    assert_eq!(answer.status(), 200);
+    let plain = reqwest::get(format!("http://{}/healthz", bound.address)).await;
+    assert!(plain.is_err(), "nothing is answered without TLS");
+    api.shutdown.cancel();
+    tokio::time::timeout(SOON, running).await.expect("ends").expect("no panic").expect("no error");
+}
+
+#[tokio::test]
+async fn whoever_never_ends_their_headers_is_cut_off() {
+    let api = Api::new().await;
+    let (bound, _running) = serve(&api, HttpSection { header_timeout: Duration::from_secs(1), ..config() }).await;
+    let ended = tokio::task::spawn_blocking(move || {
+        let mut slow = TcpStream::connect(bound.address).expect("connects");
+        slow.set_read_timeout(Some(SOON)).expect("set");
+        slow.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Slow: ").expect("sent");
+        slow.read_to_end(&mut Vec::new())
+    });
+    let ended = tokio::time::timeout(SOON, ended).await.expect("in time").expect("no panic");
+    assert!(ended.is_ok(), "the server closed the connection: {ended:?}");
+}
+
+#[tokio::test]
+async fn the_end_is_orderly() {
+    let api = Api::new().await;
+    let key = api.shop().await;
+    let id = api.operation(Some("shop"), State::Running).await;
+    let (bound, running) = serve(&api, config()).await;
+    let client = reqwest::Client::new();
+    let mut stream = client
+        .get(format!("{}/lnd/v1/operations/{id}", bound.url))
+        .header("accept", "text/event-stream")
+        .bearer_auth(&key)
+        .send()
+        .await
+        .expect("a stream");
+    assert!(stream.chunk().await.expect("an event").is_some());
+    assert_eq!(reqwest::get(format!("{}/readyz", bound.url)).await.expect("an answer").status(), 200);
+    api.shutdown.cancel();
+    while stream.chunk().await.expect("an orderly end").is_some() {}
+    tokio::time::timeout(SOON, running)
+        .await
+        .expect("an open stream does not hold it up")
+        .expect("no panic")
+        .expect("no error");
+    assert!(reqwest::get(format!("{}/healthz", bound.url)).await.is_err(), "nobody listens any more");
+}
