@@ -27,10 +27,11 @@ impl Ports {
     }
 }
 
-/// File names in the node's instance folder.
-pub const TLS_CERT: &str = "tls.cert";
+/// File names in the node's instance folder. lnd's certificate: whatever `tlscertpath` says, an lnd whose folder is not the
+/// default one looks there, and makes its own where there is none.
+pub const TLS_CERT: &str = "lnd/tls.cert";
 /// lnd's TLS key.
-pub const TLS_KEY: &str = "tls.key";
+pub const TLS_KEY: &str = "lnd/tls.key";
 /// The configuration itself.
 pub const LND_CONF: &str = "lnd.conf";
 /// The chain backend's certificate.

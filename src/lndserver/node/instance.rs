@@ -118,7 +118,8 @@ fn certificate(dir: &NodeDir, address: IpAddr) -> Result<(), Reason> {
             let made = lnd_cert::make_lnd_cert(&[address], &[], OffsetDateTime::now_utc())
                 .map_err(|e| format!("lnd's certificate cannot be made: {e}"))?;
             // The certificate last: with it the pair is whole.
-            files::write_private(&key, made.key_pem.as_bytes())
+            files::private_dir(&dir.lnd())
+                .and_then(|()| files::write_private(&key, made.key_pem.as_bytes()))
                 .and_then(|()| files::write_private(&cert, made.cert_pem.as_bytes()))
                 .map_err(because("lnd's certificate cannot be written"))
         }
