@@ -10,3 +10,4 @@ pub mod error;
 mod files;
 pub mod miner;
 pub mod reaper;
+pub mod treasury;

@@ -181,12 +181,20 @@ pub async fn start_chain(
     let mut kept = KeptBlocks::open(&dir.join("kept-blocks"))?;
     let restored = kept.restore(&btcd.rpc).await?;
     // lnd never becomes active on a tip older than two hours.
-    let missing = FIRST_BLOCKS.saturating_sub(btcd.rpc.block_count().await?).max(1);
-    btcd.rpc.generate(missing).await?;
+    btcd.rpc.generate(1).await?;
     kept.keep_new(&btcd.rpc).await?;
     Ok((btcd, kept, restored))
 }
 
-/// So many blocks a chain has at least: segwit and taproot are active from 300 on, and coins older than 100 blocks can
-/// be spent.
-const FIRST_BLOCKS: u32 = 400;
+/// Mines a young chain up to where it can be used: segwit and taproot are active from height 300 on, and coins older
+/// than 100 blocks can be spent. Returns how many blocks it mined.
+pub async fn mature_chain(btcd: &Btcd, kept: &mut KeptBlocks) -> Result<u32, DevError> {
+    let missing = USABLE_HEIGHT.saturating_sub(btcd.rpc.block_count().await?);
+    if missing > 0 {
+        btcd.rpc.generate(missing).await?;
+        kept.keep_new(&btcd.rpc).await?;
+    }
+    Ok(missing)
+}
+
+const USABLE_HEIGHT: u32 = 400;

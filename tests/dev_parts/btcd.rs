@@ -2,16 +2,16 @@ use std::{path::Path, time::Duration};
 
 use scale_lnd::dev::{
     binaries::NodeBinaries,
-    btcd::{Btcd, start_chain},
+    btcd::{Btcd, mature_chain, start_chain},
     reaper::{Options, Reaper, Signal},
 };
 use tokio::time::timeout;
 
-const LIMIT: Duration = Duration::from_secs(60);
+pub const LIMIT: Duration = Duration::from_secs(60);
 /// Nobody's: these tests spend nothing.
 const ADDRESS: &str = "sb1qw508d6qejxtdg4y5r3zarvary0c5xw7krxe8se";
 
-async fn reaper() -> Reaper {
+pub async fn reaper() -> Reaper {
     rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
     let options = Options::new(Path::new(env!("CARGO_BIN_EXE_scale-lnd")));
     Reaper::start(&options, |_| {}).await.unwrap()
@@ -24,6 +24,7 @@ async fn a_killed_btcd_has_all_its_blocks_again_at_the_next_start() {
         let program = NodeBinaries::find().unwrap().btcd;
         let reaper = reaper().await;
         let (btcd, mut kept, _) = start_chain(&reaper, &program, dir.path(), ADDRESS).await.unwrap();
+        assert_eq!(mature_chain(&btcd, &mut kept).await.unwrap(), 399);
         assert_eq!(btcd.rpc.block_count().await.unwrap(), 400);
         btcd.rpc.generate(5).await.unwrap();
         assert_eq!(kept.keep_new(&btcd.rpc).await.unwrap(), 5);
@@ -48,7 +49,8 @@ async fn a_btcd_without_any_data_gets_the_whole_chain_back() {
         let dir = tempfile::tempdir().unwrap();
         let program = NodeBinaries::find().unwrap().btcd;
         let reaper = reaper().await;
-        let (btcd, _, _) = start_chain(&reaper, &program, dir.path(), ADDRESS).await.unwrap();
+        let (btcd, mut kept, _) = start_chain(&reaper, &program, dir.path(), ADDRESS).await.unwrap();
+        mature_chain(&btcd, &mut kept).await.unwrap();
         let tip = btcd.rpc.best_block().await.unwrap();
         btcd.stop(&reaper).await.unwrap();
         std::fs::remove_dir_all(dir.path().join("data")).unwrap();

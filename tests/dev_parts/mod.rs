@@ -2,3 +2,4 @@
 
 mod btcd;
 mod reaper;
+mod treasury;

@@ -5,7 +5,7 @@
 //! only its owner holds, close-on-exec: end of file there means that the owner is gone, however it died.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     fs::File,
     io,
     os::{
@@ -158,13 +158,22 @@ impl Supervisor {
         }
     }
 
-    /// Ends what an earlier reaper, killed itself, left behind.
+    /// Ends what an earlier reaper, killed itself, left behind, and what descends from it.
     async fn end_leftovers(&mut self, record: &Record) {
-        let left = record.alive();
-        for order in left.iter().map(|entry| entry.stop_order).collect::<BTreeSet<_>>() {
-            let entries: Vec<_> = left.iter().filter(|entry| entry.stop_order == order).collect();
-            self.say(&Message::Stopping { names: entries.iter().map(|entry| entry.name.clone()).collect() }).await;
-            end(&entries.iter().map(|entry| entry.id).collect::<Vec<_>>(), self.grace).await;
+        let entries = record.alive();
+        let mut left: BTreeMap<u32, Vec<(ProcessId, String)>> = BTreeMap::new();
+        for child in entries.iter().flat_map(|entry| descendants(entry.id.pid)).map(|process| process.id) {
+            if entries.iter().all(|entry| entry.id != child) {
+                left.entry(ADOPTED_ORDER).or_default().push((child, format!("process {}", child.pid)));
+            }
+        }
+        for entry in entries {
+            left.entry(entry.stop_order).or_default().push((entry.id, entry.name));
+        }
+        for processes in left.into_values() {
+            let (ids, names): (Vec<_>, _) = processes.into_iter().unzip();
+            self.say(&Message::Stopping { names }).await;
+            end(&ids, self.grace).await;
         }
     }
 

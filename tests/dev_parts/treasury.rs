@@ -1,0 +1,77 @@
+use std::path::Path;
+
+use scale_lnd::{
+    dev::{
+        binaries::NodeBinaries,
+        btcd::{mature_chain, start_chain},
+        miner::{Miner, Policy},
+        reaper::{Reaper, Signal},
+        treasury::{Treasury, TreasuryPlan},
+    },
+    lnd::{macaroon::Macaroon, proto::lnrpc},
+    seal::{SealKey, Sealer},
+};
+use tokio::{sync::mpsc, time::timeout};
+
+use super::btcd::{LIMIT, reaper};
+
+const BITCOIN_SAT: i64 = 100_000_000;
+
+/// The chain and the treasury as `dev` starts them.
+async fn start(
+    reaper: &Reaper,
+    dir: &Path,
+) -> (Treasury, Miner, mpsc::UnboundedReceiver<scale_lnd::dev::miner::Mined>) {
+    let binaries = NodeBinaries::find().unwrap();
+    let sealer = Sealer::single(SealKey::from_bytes([7; 32]));
+    let plan = TreasuryPlan::open(&dir.join("treasury"), &sealer, "dev").unwrap();
+    let address = plan.mining_address().unwrap();
+    let (btcd, mut kept, _) = start_chain(reaper, &binaries.btcd, &dir.join("btcd"), &address).await.unwrap();
+    let treasury = plan.start(reaper, &binaries.lnd, &btcd.access, false).await.unwrap();
+    mature_chain(&btcd, &mut kept).await.unwrap();
+    treasury.wait_funded(100 * BITCOIN_SAT).await.unwrap();
+    let (mined, blocks) = mpsc::unbounded_channel();
+    (treasury, Miner::start(btcd.rpc, kept, Policy::default(), mined), blocks)
+}
+
+#[tokio::test]
+async fn the_treasury_has_coins_and_pays_and_is_there_again_after_everything_was_killed() {
+    let work = async {
+        let dir = tempfile::tempdir().unwrap();
+        let reaper = reaper().await;
+        let (treasury, miner, mut blocks) = start(&reaper, dir.path()).await;
+        let funding = Macaroon::parse(&std::fs::read(&treasury.funding_macaroon).unwrap()).unwrap();
+        let (client, admin) = treasury.client();
+
+        // The narrow macaroon sends and looks, and nothing else.
+        let address = client.new_address(&funding, lnrpc::AddressType::TaprootPubkey).await.unwrap().address;
+        assert!(client.stop_daemon(&funding).await.is_err());
+        let ask = lnrpc::SendCoinsRequest { addr: address, amount: 50_000, sat_per_vbyte: 2, ..Default::default() };
+        client.send_coins(&funding, ask).await.unwrap();
+        let block = blocks.recv().await.unwrap();
+        assert_eq!(block.transactions, 1, "mined because something waited");
+        for confirmation in 1..6 {
+            assert_eq!(blocks.recv().await.unwrap().height, block.height + confirmation);
+        }
+        let before = client.get_info(admin).await.unwrap();
+        for process in reaper.descendants().await.unwrap() {
+            reaper.signal(process.pid, Signal::KILL).await.unwrap();
+        }
+        drop(miner);
+        reaper.stop(None).await.unwrap();
+
+        let reaper = self::reaper().await;
+        let (treasury, _miner, _blocks) = start(&reaper, dir.path()).await;
+        let (client, admin) = treasury.client();
+        let after = client.get_info(admin).await.unwrap();
+        assert_eq!(after.identity_pubkey, before.identity_pubkey);
+        assert!(
+            after.block_height > before.block_height,
+            "{} blocks after {}",
+            after.block_height,
+            before.block_height
+        );
+        reaper.stop(None).await.unwrap();
+    };
+    timeout(2 * LIMIT, work).await.unwrap();
+}
