@@ -16,6 +16,7 @@ pub mod fault;
 pub mod http;
 pub mod lnd;
 pub mod lndserver;
+pub mod master;
 pub mod model;
 pub mod pki;
 pub mod seal;

@@ -31,6 +31,8 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run a master: the REST API, the workflows, the agents' listener
+    Master(run::MasterArgs),
     /// Run the agent of a host, which starts and adopts that host's lnds
     Lndserver(run::LndserverArgs),
     /// Look at the configuration
@@ -94,7 +96,6 @@ impl Failure {
 }
 
 /// Every fault of a configuration is a line.
-#[expect(clippy::needless_pass_by_value, reason = "it is used with map_err")]
 fn faults(faults: Vec<ConfigFault>) -> Failure {
     Failure::Usage(faults.iter().map(ToString::to_string).collect())
 }
@@ -154,6 +155,7 @@ fn start(command: Command) -> Result<(), Failure> {
 
 async fn dispatch(command: Command) -> Result<(), Failure> {
     match command {
+        Command::Master(args) => run::master(args).await,
         Command::Lndserver(args) => run::lndserver(args).await,
         Command::Config(command) => config_check::run(command),
         Command::Key(command) => key::run(command).await,

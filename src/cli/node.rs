@@ -133,7 +133,9 @@ async fn credentials(args: &CredentialsArgs) -> Result<(), Failure> {
     let expiry = args.hours.map(|hours| Caveat::TimeBefore(now() + Duration::hours(hours.into())));
     let macaroon = bake(&keys.root_key(&node)?, nonce, &ops, expiry.as_slice());
     let files = write_files(&args.out, &endpoint, &macaroon, &macaroon_name(&args.grant))?;
-    println!("{}", lncli(&endpoint, config.deployment.network, &files));
+    let looks = args.grant.iter().any(|grant| matches!(grant, Grant::Read | Grant::Admin));
+    let verb = if looks { " getinfo" } else { "" };
+    println!("{}{verb}", lncli(&endpoint, config.deployment.network, &files));
     Ok(())
 }
 
@@ -178,9 +180,7 @@ fn cannot_write(path: &Path, error: &std::io::Error) -> Failure {
 fn lncli(endpoint: &Endpoint, network: Network, files: &Files) -> String {
     let server = SocketAddr::new(endpoint.address, endpoint.rpc_port);
     let (certificate, macaroon) = (files.certificate.display(), files.macaroon.display());
-    format!(
-        "lncli --network={network} --rpcserver={server} --tlscertpath='{certificate}' --macaroonpath='{macaroon}' getinfo"
-    )
+    format!("lncli --network={network} --rpcserver={server} --tlscertpath='{certificate}' --macaroonpath='{macaroon}'")
 }
 
 #[cfg(test)]

@@ -1,14 +1,50 @@
-//! `scale-lnd lndserver`: what keeps running.
+//! `scale-lnd master` and `scale-lnd lndserver`: the two that keep running.
 
-use super::{ConfigArgs, Failure, faults, logging, signals};
+use super::{ConfigArgs, Failure, admin, faults, logging, signals};
 use crate::config;
 use crate::lndserver;
+use crate::master::Master;
+use serde_json::json;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// Arguments of `master`.
+#[derive(Debug, clap::Args)]
+pub struct MasterArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Once it listens, write a JSON object with `url` and `agents` to this file
+    #[arg(long, value_name = "PATH")]
+    ready_file: Option<PathBuf>,
+}
 
 /// Arguments of `lndserver`.
 #[derive(Debug, clap::Args)]
 pub struct LndserverArgs {
     #[command(flatten)]
     config: ConfigArgs,
+}
+
+/// Runs a master until SIGTERM or SIGINT.
+pub async fn master(args: MasterArgs) -> Result<(), Failure> {
+    let config = admin::load(&args.config)?;
+    logging::start(&config.log)?;
+    let stop = signals::shutdown()?;
+    let master = Master::open(config).await?;
+    if let Some(path) = &args.ready_file {
+        let ready = json!({"url": master.url(), "agents": master.agents_address()});
+        write_ready(path, &ready).map_err(|e| Failure::Failed(format!("cannot write {}: {e}", path.display())))?;
+    }
+    Ok(master.run(stop).await?)
+}
+
+/// Whole or not at all: whoever waits for the file never reads half of it.
+fn write_ready(path: &Path, ready: &serde_json::Value) -> std::io::Result<()> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    let mut file = std::fs::File::create(&name)?;
+    writeln!(file, "{ready}")?;
+    std::fs::rename(&name, path)
 }
 
 /// Runs the agent of this host until SIGTERM or SIGINT. Its lnds go on.

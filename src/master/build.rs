@@ -1,0 +1,123 @@
+//! Builds what a master has, from its configuration.
+
+use super::MasterError;
+use crate::app::feed::Feed;
+use crate::app::fleet::{Deployment, Fleet};
+use crate::app::keys::Keys;
+use crate::app::lease::{Lease, Observer};
+use crate::app::lnds::Lnds;
+use crate::app::parts::Turns;
+use crate::app::{Parts, Settings, Treasury};
+use crate::clock::{SharedClock, SystemClock};
+use crate::config::{ChainSection, Config, LndSection, TreasurySection};
+use crate::deployment;
+use crate::lnd::PinnedCert;
+use crate::lnd::client::LndClient;
+use crate::lnd::macaroon::Macaroon;
+use crate::lndserver::client::Agents;
+use crate::lndserver::proto::{BtcdBackend, NodeSpec, node_spec};
+use crate::model::{MasterId, Network, Sat};
+use crate::pki::Credentials;
+use crate::store::Store;
+use crate::store::sqlite::{SqliteOptions, SqliteStore};
+use secrecy::ExposeSecret;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use zeroize::Zeroizing;
+
+/// What a master has, before it listens.
+pub(super) struct Built {
+    pub(super) id: MasterId,
+    pub(super) parts: Arc<Parts>,
+    pub(super) fleet: Arc<Fleet>,
+    pub(super) credentials: Credentials,
+}
+
+pub(super) async fn build(config: &Config) -> Result<Built, MasterError> {
+    let clock: SharedClock = Arc::new(SystemClock);
+    let sealer = Arc::new(deployment::sealer(&config.seal)?);
+    let settings = settings(config)?;
+    let treasury = config.treasury.as_ref().map(treasury).transpose()?;
+    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&config.store.path, SqliteOptions::default()).await?);
+    let section = &config.deployment;
+    deployment::open(&*store, &sealer, section, clock.now()).await?;
+
+    let which = Deployment { name: &section.name, network: section.network };
+    let life = time::Duration::days(config.agents.certificate_days.into());
+    let fleet = Fleet::open(Arc::clone(&store), Arc::clone(&clock), &sealer, which, life).await?;
+    let id = MasterId::random(&mut rand::rng());
+    let credentials = fleet.master_credentials(&id)?;
+    let ttl = config.master.lease_ttl;
+    let parts = Parts {
+        feed: Feed::new(),
+        lease: Lease::new(id.clone(), ttl, Arc::clone(&clock)),
+        observer: Observer::new(ttl),
+        keys: Keys::new(sealer, section.name.clone(), section.network),
+        lnds: Lnds::default(),
+        agents: Agents::new(fleet.trust(), credentials.clone()),
+        treasury,
+        settings,
+        turns: Turns::default(),
+        store,
+        clock,
+    };
+    Ok(Built { id, parts: Arc::new(parts), fleet: Arc::new(fleet), credentials })
+}
+
+fn settings(config: &Config) -> Result<Settings, MasterError> {
+    let network = config.deployment.network;
+    let playground = network.is_playground();
+    let margin = if playground { Duration::from_secs(10) } else { Duration::from_secs(30 * 60) };
+    Ok(Settings {
+        network,
+        initial_funding_sat: Sat(config.funding.initial_funding_sat),
+        ceilings: config.limits,
+        fixed_sat_per_vbyte: config.chain.fixed_sat_per_vbyte.or(playground.then_some(2)),
+        open_margin: config.payments.open_margin.unwrap_or(margin),
+        spec: spec(network, &config.chain, &config.lnd)?,
+    })
+}
+
+/// How every lnd is run; whose it is and where is filled in later.
+fn spec(network: Network, chain: &ChainSection, lnd: &LndSection) -> Result<NodeSpec, MasterError> {
+    let file = |reason| MasterError::File { key: "chain.rpc_password_file", reason };
+    let rpc_password = chain.rpc_password.text().map_err(file)?;
+    let certificate = read("chain.rpc_cert_file", &chain.rpc_cert_file)?;
+    let certificate_pem = String::from_utf8(certificate.to_vec())
+        .map_err(|_| MasterError::File { key: "chain.rpc_cert_file", reason: "is not PEM".to_owned() })?;
+    let backend = node_spec::Backend::Btcd(BtcdBackend {
+        rpc_host: chain.rpc_host.clone(),
+        rpc_user: chain.rpc_user.clone(),
+        rpc_password: rpc_password.expose_secret().to_owned(),
+        certificate_pem,
+    });
+    let mut extra_args = lnd.extra_args.clone();
+    if lnd.wumbo {
+        extra_args.push("protocol.wumbo-channels=true".to_owned());
+    }
+    extra_args.extend(lnd.default_chan_confs.map(|confs| format!("bitcoin.defaultchanconfs={confs}")));
+    Ok(NodeSpec {
+        network: network.to_string(),
+        backend: Some(backend),
+        rest: lnd.rest,
+        extra_args,
+        ..NodeSpec::default()
+    })
+}
+
+fn treasury(section: &TreasurySection) -> Result<Treasury, MasterError> {
+    let fault = |key| move |e: &dyn std::error::Error| MasterError::File { key, reason: e.to_string() };
+    let certificate = read("treasury.cert_file", &section.cert_file)?;
+    let certificate = PinnedCert::from_pem(&certificate).map_err(|e| fault("treasury.cert_file")(&e))?;
+    let macaroon = read("treasury.macaroon_file", &section.macaroon_file)?;
+    let macaroon = Macaroon::parse(&macaroon).map_err(|e| fault("treasury.macaroon_file")(&e))?;
+    let client = LndClient::new(&section.address.to_string(), &certificate);
+    let client = client.map_err(|e| fault("treasury.address")(&e))?;
+    Ok(Treasury { client, macaroon })
+}
+
+fn read(key: &'static str, path: &Path) -> Result<Zeroizing<Vec<u8>>, MasterError> {
+    let read = std::fs::read(path).map(Zeroizing::new);
+    read.map_err(|e| MasterError::File { key, reason: format!("cannot read {}: {e}", path.display()) })
+}
