@@ -1,0 +1,141 @@
+//! A client of the REST API, as an app's backend would have.
+
+use reqwest::{Client, Method};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// What came back.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer {
+    pub status: u16,
+    pub body: Value,
+    pub headers: Vec<(String, String)>,
+}
+
+impl Answer {
+    /// The body of a success; anything else fails the test.
+    #[track_caller]
+    pub fn ok(self) -> Value {
+        assert!((200..300).contains(&self.status), "{} {:#}", self.status, self.body);
+        self.body
+    }
+
+    /// The code of a problem with this status; anything else fails the test.
+    #[track_caller]
+    pub fn problem(&self, status: u16) -> &str {
+        assert_eq!(self.status, status, "{:#}", self.body);
+        self.body["code"].as_str().unwrap_or_else(|| panic!("no code: {:#}", self.body))
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
+    }
+}
+
+/// One master's API with one key.
+#[derive(Debug, Clone)]
+pub struct Api {
+    http: Client,
+    pub url: String,
+    pub key: String,
+}
+
+impl Api {
+    pub fn new(url: &str, key: &str) -> Self {
+        let http = Client::builder().timeout(Duration::from_secs(70)).build().unwrap();
+        Self { http, url: url.trim_end_matches('/').to_owned(), key: key.to_owned() }
+    }
+
+    pub fn with_key(&self, key: &str) -> Self {
+        Self { key: key.to_owned(), ..self.clone() }
+    }
+
+    /// A call by POST with a JSON body.
+    pub async fn post(&self, call: &str, body: Value) -> Answer {
+        self.try_post(call, body).await.unwrap()
+    }
+
+    /// The same, where the master may be killed meanwhile.
+    pub async fn try_post(&self, call: &str, body: Value) -> Result<Answer, reqwest::Error> {
+        self.request(Method::POST, call, &[], Some(body), &[]).await
+    }
+
+    /// A call by GET with query parameters.
+    pub async fn get(&self, call: &str, query: &[(&str, &str)]) -> Answer {
+        self.request(Method::GET, call, query, None, &[]).await.unwrap()
+    }
+
+    pub async fn request(
+        &self,
+        method: Method,
+        call: &str,
+        query: &[(&str, &str)],
+        body: Option<Value>,
+        headers: &[(&str, &str)],
+    ) -> Result<Answer, reqwest::Error> {
+        let path = if call.starts_with('/') { call.to_owned() } else { format!("/lnd/v1/{call}") };
+        let mut request = self.http.request(method, format!("{}{path}", self.url)).query(query);
+        if !self.key.is_empty() {
+            request = request.bearer_auth(&self.key);
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        if let Some(body) = body {
+            request = request.json(&body);
+        }
+        let response = request.send().await?;
+        let status = response.status().as_u16();
+        let headers =
+            response.headers().iter().map(|(n, v)| (n.to_string(), v.to_str().unwrap_or("").to_owned())).collect();
+        let text = response.text().await?;
+        let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
+        Ok(Answer { status, body, headers })
+    }
+
+    /// Creates a user's node and waits until it is there.
+    pub async fn create(&self, uuid: &str) -> Value {
+        let answer = self.post("create", json!({ "uuid": uuid, "wait": 50 })).await;
+        self.finished(answer).await.ok()
+    }
+
+    /// Follows an operation that was still running when its call was answered, until it has ended.
+    pub async fn finished(&self, answer: Answer) -> Answer {
+        if answer.status != 202 {
+            return answer;
+        }
+        let id = answer.body["id"].as_str().unwrap().to_owned();
+        let operation = self.operation_end(&id, Duration::from_secs(120)).await;
+        match operation["state"].as_str() {
+            Some("succeeded") => Answer { status: 200, body: operation["result"].clone(), headers: Vec::new() },
+            _ => Answer { status: 409, body: operation["error"].clone(), headers: Vec::new() },
+        }
+    }
+
+    /// The operation, once it has ended.
+    pub async fn operation_end(&self, id: &str, at_most: Duration) -> Value {
+        let path = format!("operations/{id}");
+        super::eventually(&format!("operation {id} ends"), at_most, || async {
+            let answer = self.request(Method::GET, &path, &[], None, &[]).await.ok()?;
+            let ended = answer.status == 200 && answer.body["state"] != "running";
+            ended.then_some(answer.body)
+        })
+        .await
+    }
+
+    /// Makes an invoice and returns the payment request.
+    pub async fn invoice(&self, uuid: &str, amt: u64) -> String {
+        let answer = self.post("invoice", json!({ "uuid": uuid, "amt": amt })).await.ok();
+        answer["payment_request"].as_str().unwrap().to_owned()
+    }
+
+    /// Waits until a node's wallet has this much confirmed money.
+    pub async fn confirmed(&self, uuid: &str, at_least: u64) -> u64 {
+        super::eventually(&format!("{uuid} has {at_least} sat confirmed"), Duration::from_secs(60), || async {
+            let answer = self.get("walletbalance", &[("uuid", uuid)]).await;
+            let confirmed: u64 = answer.body["confirmed_balance"].as_str()?.parse().ok()?;
+            (confirmed >= at_least).then_some(confirmed)
+        })
+        .await
+    }
+}

@@ -1,0 +1,316 @@
+//! A deployment of a test's own: store, sealing key, masters, one host agent; the chain and the treasury are the world's.
+
+use super::world::{World, program, tail, world};
+use super::{Api, eventually, ports};
+use scale_lnd::dev::reaper::{Signal, Spawn, Spawned};
+use serde_json::Value;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tempfile::TempDir;
+use tokio::process::Command;
+
+/// How a deployment differs from the usual.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    pub lease_ttl_ms: u64,
+    pub initial_funding_sat: u64,
+    pub slots: u16,
+    /// More lines for the masters' configuration file.
+    pub more: String,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self { lease_ttl_ms: 1000, initial_funding_sat: 1_000_000, slots: 40, more: String::new() }
+    }
+}
+
+/// A master process.
+#[derive(Debug)]
+pub struct Master {
+    pub process: Spawned,
+    pub url: String,
+    pub log: PathBuf,
+}
+
+/// A deployment.
+#[derive(Debug)]
+pub struct Deployment {
+    pub world: &'static World,
+    pub dir: TempDir,
+    pub config: PathBuf,
+    pub masters: Vec<Master>,
+    pub agent: Option<Spawned>,
+    pub key: String,
+    agents_port: u16,
+    started: usize,
+}
+
+impl Deployment {
+    /// A deployment with one master, one agent, the app `app` and a key with all its scopes.
+    pub async fn start(setup: Setup) -> Self {
+        let world = world().await;
+        let dir = tempfile::Builder::new().prefix("deployment-").tempdir_in(world.dir.path()).unwrap();
+        let agents_port = ports::free(1);
+        let config = dir.path().join("master.toml");
+        let mut this = Self {
+            world,
+            config,
+            masters: Vec::new(),
+            agent: None,
+            key: String::new(),
+            agents_port,
+            started: 0,
+            dir,
+        };
+        this.write_config(&setup);
+        this.cli(&["seal-key", "generate", this.path("seal.key").to_str().unwrap()]).await;
+        this.config_cli(&["app", "create", "app"]).await;
+        this.key = this.create_key("app", "read,invoice,pay,manage").await;
+        this.start_master(&[]).await;
+        this.join_host(setup.slots).await;
+        this.start_agent(&[]).await;
+        this
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn write_config(&self, setup: &Setup) {
+        let ready = &self.world.ready;
+        std::fs::write(self.path("rpc.password"), &ready.chain.password).unwrap();
+        private(&self.path("rpc.password"));
+        let Setup { lease_ttl_ms, initial_funding_sat, more, .. } = setup;
+        let text = format!(
+            r#"
+[deployment]
+name = "test"
+network = "{network}"
+[store]
+path = "{store}"
+[seal]
+key_file = "{seal}"
+[agents]
+listen = "127.0.0.1:{agents}"
+[chain]
+rpc_host = "{rpc}"
+rpc_user = "{user}"
+rpc_password_file = "{password}"
+rpc_cert_file = "{cert}"
+[lnd]
+rest = true
+default_chan_confs = 1
+[treasury]
+address = "{treasury}"
+cert_file = "{treasury_cert}"
+macaroon_file = "{treasury_macaroon}"
+[funding]
+initial_funding_sat = {initial_funding_sat}
+[fees]
+fixed_sat_per_vbyte = 2
+[master]
+lease_ttl_ms = {lease_ttl_ms}
+{more}
+"#,
+            network = ready.network,
+            store = self.path("store.db").display(),
+            seal = self.path("seal.key").display(),
+            agents = self.agents_port,
+            rpc = ready.chain.rpc_address,
+            user = ready.chain.user,
+            password = self.path("rpc.password").display(),
+            cert = ready.chain.certificate.display(),
+            treasury = ready.treasury.address,
+            treasury_cert = ready.treasury.certificate.display(),
+            treasury_macaroon = ready.treasury.macaroon.display(),
+        );
+        std::fs::write(&self.config, text).unwrap();
+    }
+
+    /// Runs a verb of the command line that needs no configuration; returns what it printed.
+    pub async fn cli(&self, args: &[&str]) -> String {
+        let output = Command::new(program()).args(args).output().await.unwrap();
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Runs a verb of the command line on this deployment.
+    pub async fn config_cli(&self, args: &[&str]) -> String {
+        let config = self.config.to_str().unwrap();
+        self.cli(&[args, &["--config", config]].concat()).await
+    }
+
+    /// A new key of an app.
+    pub async fn create_key(&self, app: &str, scopes: &str) -> String {
+        let printed = self.config_cli(&["key", "create", "--app", app, "--scopes", scopes]).await;
+        printed.trim().to_owned()
+    }
+
+    /// A new key of the operator.
+    pub async fn operator_key(&self) -> String {
+        self.config_cli(&["key", "create", "--operator"]).await.trim().to_owned()
+    }
+
+    /// Starts one more master, with these variables in its environment, and waits until it is ready.
+    pub async fn start_master(&mut self, env: &[(&str, &str)]) -> usize {
+        let index = self.spawn_master(env).await;
+        let url = self.masters[index].url.clone();
+        let api = Api::new(&url, "");
+        let (process, log) = (self.masters[index].process.clone(), self.masters[index].log.clone());
+        eventually("the master is ready", Duration::from_secs(30), || async {
+            if let Some(exit) = process.exit() {
+                panic!("the master ended ({exit:?}):\n{}", tail(&log));
+            }
+            let answer = api.request(reqwest::Method::GET, "/readyz", &[], None, &[]).await.ok()?;
+            (answer.status == 200).then_some(())
+        })
+        .await;
+        index
+    }
+
+    /// Starts one more master without waiting for it.
+    pub async fn spawn_master(&mut self, env: &[(&str, &str)]) -> usize {
+        self.started += 1;
+        let port = ports::free(1);
+        let log = self.path(&format!("master-{}.log", self.started));
+        let mut spawn = Spawn::new("master", program())
+            .arg("master")
+            .arg("--config")
+            .arg(self.config.to_str().unwrap())
+            .arg("--set")
+            .arg(format!("http.listen=127.0.0.1:{port}"))
+            .log(&log);
+        if self.started > 1 {
+            // Every master has its own port for agents; the first one's is the one that is advertised.
+            spawn = spawn.arg("--set").arg(format!("agents.listen=127.0.0.1:{}", self.port_for_agents()));
+        }
+        for (name, value) in env {
+            spawn = spawn.env(*name, *value);
+        }
+        let process = self.world.reaper.spawn(spawn).await.unwrap();
+        self.masters.push(Master { process, url: format!("http://127.0.0.1:{port}"), log });
+        self.masters.len() - 1
+    }
+
+    /// The advertised port where no living master has it, else another.
+    fn port_for_agents(&self) -> u16 {
+        let taken = self.masters.iter().any(|m| m.process.exit().is_none());
+        if taken { ports::free(1) } else { self.agents_port }
+    }
+
+    async fn join_host(&self, slots: u16) {
+        let printed = self.config_cli(&["host", "invite", "--slots", &slots.to_string(), "--json"]).await;
+        let invitation: Value = serde_json::from_str(&printed).unwrap();
+        let token = invitation["join_token"].as_str().unwrap();
+        std::fs::write(self.path("join.token"), token).unwrap();
+        private(&self.path("join.token"));
+        let lnd = scale_lnd::dev::binaries::NodeBinaries::find().unwrap().lnd;
+        let text = format!(
+            r#"
+[agent]
+data_dir = "{data}"
+listen = "127.0.0.1:{port}"
+address = "127.0.0.1"
+masters = ["127.0.0.1:{masters}"]
+join_token_file = "{token}"
+ca_fingerprint = "{fingerprint}"
+lnd = "{lnd}"
+port_base = {base}
+"#,
+            data = self.path("host").display(),
+            port = ports::free(1),
+            masters = self.agents_port,
+            token = self.path("join.token").display(),
+            fingerprint = invitation["ca_fingerprint"].as_str().unwrap(),
+            lnd = lnd.display(),
+            base = ports::free(3 * slots),
+        );
+        std::fs::write(self.path("agent.toml"), text).unwrap();
+    }
+
+    /// Starts the agent.
+    pub async fn start_agent(&mut self, env: &[(&str, &str)]) {
+        let mut spawn = Spawn::new("lndserver", program())
+            .arg("lndserver")
+            .arg("--config")
+            .arg(self.path("agent.toml").to_str().unwrap())
+            .log(self.path("agent.log"));
+        for (name, value) in env {
+            spawn = spawn.env(*name, *value);
+        }
+        self.agent = Some(self.world.reaper.spawn(spawn).await.unwrap());
+    }
+
+    /// `kill -9` of the agent; its lnds go on.
+    pub async fn kill_agent(&mut self) {
+        if let Some(mut agent) = self.agent.take() {
+            self.signal(&agent, Signal::KILL).await;
+            agent.exited().await;
+        }
+    }
+
+    /// `kill -9` of a master.
+    pub async fn kill_master(&mut self, index: usize) {
+        let mut process = self.masters[index].process.clone();
+        self.signal(&process, Signal::KILL).await;
+        process.exited().await;
+    }
+
+    /// Waits until a master has ended by itself (a fault point killed it).
+    pub async fn master_died(&self, index: usize) {
+        let mut process = self.masters[index].process.clone();
+        tokio::time::timeout(Duration::from_secs(60), process.exited()).await.expect("the master dies at its fault point");
+    }
+
+    pub async fn signal(&self, process: &Spawned, signal: Signal) {
+        // One that has just ended cannot be signalled, which is as good.
+        let _ended = self.world.reaper.signal(process.pid, signal).await;
+    }
+
+    /// The API of the newest master, with the app's key.
+    pub fn api(&self) -> Api {
+        self.api_of(self.masters.len() - 1)
+    }
+
+    /// The API of one master, with the app's key.
+    pub fn api_of(&self, index: usize) -> Api {
+        Api::new(&self.masters[index].url, &self.key)
+    }
+
+    /// Creates users side by side.
+    pub async fn create_users(&self, uuids: &[&str]) {
+        let api = self.api();
+        let creates = uuids.iter().map(|uuid| api.create(uuid));
+        futures::future::join_all(creates).await;
+    }
+
+    /// Ends all of it.
+    pub async fn stop(mut self) {
+        for master in &mut self.masters {
+            let _exit = self.world.reaper.end(&mut master.process, Duration::from_secs(5)).await;
+        }
+        self.kill_agent().await;
+        let host = self.path("host").display().to_string();
+        for process in self.world.reaper.descendants().await.unwrap() {
+            let command = std::fs::read_to_string(format!("/proc/{}/cmdline", process.pid)).unwrap_or_default();
+            if command.contains(&host) {
+                let _ended = self.world.reaper.signal(process.pid, Signal::KILL).await;
+            }
+        }
+    }
+
+    /// What the logs of all masters and the agent say.
+    pub fn logs(&self) -> HashMap<PathBuf, String> {
+        let all = std::fs::read_dir(self.dir.path()).unwrap().filter_map(Result::ok).map(|entry| entry.path());
+        let logs = all.filter(|path| path.extension().is_some_and(|e| e == "log"));
+        logs.map(|path| (path.clone(), std::fs::read_to_string(&path).unwrap_or_default())).collect()
+    }
+}
+
+fn private(path: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
+}
+

@@ -1,0 +1,56 @@
+//! The harness of the integration tests: one simnet for the whole run (btcd and a treasury, started by `scale-lnd dev` as a
+//! user would), and on it as many deployments as tests want, each with its own store, masters and host agent, all of them
+//! the real program in processes of its own.
+//!
+//! Everything lives beneath a reaper: a test that panics, hangs past its deadline or is killed leaves nothing behind.
+
+pub mod api;
+pub mod deployment;
+pub mod ports;
+pub mod world;
+
+use std::future::Future;
+use std::sync::LazyLock;
+use std::time::Duration;
+use tokio::runtime::Runtime;
+
+pub use api::{Answer, Api};
+pub use deployment::{Deployment, Setup};
+pub use world::World;
+
+/// One runtime for all tests: what they share (the reaper's connection) must outlive each of them.
+static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
+    let _provider = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+});
+
+/// Runs a test, which fails at its deadline.
+pub fn run<F>(deadline: Duration, test: F)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let outcome = RUNTIME.block_on(async move {
+        let task = tokio::spawn(test);
+        tokio::time::timeout(deadline, task).await
+    });
+    match outcome {
+        Ok(Ok(())) => {}
+        Ok(Err(panic)) => std::panic::resume_unwind(panic.into_panic()),
+        Err(_) => panic!("the test did not end within {deadline:?}"),
+    }
+}
+
+/// Asks again and again until `look` finds something; for what tells no event.
+pub async fn eventually<T, F>(what: &str, at_most: Duration, mut look: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Option<T>>,
+{
+    let deadline = tokio::time::Instant::now() + at_most;
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "not within {at_most:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
