@@ -3,4 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed, which is what is wanted")]
 
 mod dev_parts;
+mod harness;
+mod matrix;
 mod store_contract;
+mod story;

@@ -32,6 +32,7 @@ pub struct Master {
     pub process: Spawned,
     pub url: String,
     pub log: PathBuf,
+    agents_port: u16,
 }
 
 /// A deployment.
@@ -52,7 +53,7 @@ impl Deployment {
     pub async fn start(setup: Setup) -> Self {
         let world = world().await;
         let dir = tempfile::Builder::new().prefix("deployment-").tempdir_in(world.dir.path()).unwrap();
-        let agents_port = ports::free(1);
+        let agents_port = ports::free(2);
         let config = dir.path().join("master.toml");
         let mut this = Self {
             world,
@@ -182,22 +183,20 @@ lease_ttl_ms = {lease_ttl_ms}
             .arg("--set")
             .arg(format!("http.listen=127.0.0.1:{port}"))
             .log(&log);
-        if self.started > 1 {
-            // Every master has its own port for agents; the first one's is the one that is advertised.
-            spawn = spawn.arg("--set").arg(format!("agents.listen=127.0.0.1:{}", self.port_for_agents()));
-        }
+        let agents_port = self.port_for_agents();
+        spawn = spawn.arg("--set").arg(format!("agents.listen=127.0.0.1:{agents_port}"));
         for (name, value) in env {
             spawn = spawn.env(*name, *value);
         }
         let process = self.world.reaper.spawn(spawn).await.unwrap();
-        self.masters.push(Master { process, url: format!("http://127.0.0.1:{port}"), log });
+        self.masters.push(Master { process, url: format!("http://127.0.0.1:{port}"), log, agents_port });
         self.masters.len() - 1
     }
 
-    /// The advertised port where no living master has it, else another.
+    /// One of the two ports that the agent dials: one that no living master has.
     fn port_for_agents(&self) -> u16 {
-        let taken = self.masters.iter().any(|m| m.process.exit().is_none());
-        if taken { ports::free(1) } else { self.agents_port }
+        let first_taken = self.masters.iter().any(|m| m.process.exit().is_none() && m.agents_port == self.agents_port);
+        if first_taken { self.agents_port + 1 } else { self.agents_port }
     }
 
     async fn join_host(&self, slots: u16) {
@@ -213,7 +212,7 @@ lease_ttl_ms = {lease_ttl_ms}
 data_dir = "{data}"
 listen = "127.0.0.1:{port}"
 address = "127.0.0.1"
-masters = ["127.0.0.1:{masters}"]
+masters = ["127.0.0.1:{masters}", "127.0.0.1:{second}"]
 join_token_file = "{token}"
 ca_fingerprint = "{fingerprint}"
 lnd = "{lnd}"
@@ -222,6 +221,7 @@ port_base = {base}
             data = self.path("host").display(),
             port = ports::free(1),
             masters = self.agents_port,
+            second = self.agents_port + 1,
             token = self.path("join.token").display(),
             fingerprint = invitation["ca_fingerprint"].as_str().unwrap(),
             lnd = lnd.display(),
@@ -258,6 +258,13 @@ port_base = {base}
         process.exited().await;
     }
 
+    /// Ends all masters in good order, so that none of them holds or takes anything.
+    pub async fn end_masters(&mut self) {
+        for master in &mut self.masters {
+            let _exit = self.world.reaper.end(&mut master.process, Duration::from_secs(15)).await.unwrap();
+        }
+    }
+
     /// Waits until a master has ended by itself (a fault point killed it).
     pub async fn master_died(&self, index: usize) {
         let mut process = self.masters[index].process.clone();
@@ -288,17 +295,40 @@ port_base = {base}
 
     /// Ends all of it.
     pub async fn stop(mut self) {
-        for master in &mut self.masters {
-            let _exit = self.world.reaper.end(&mut master.process, Duration::from_secs(5)).await;
-        }
+        self.end_masters().await;
         self.kill_agent().await;
-        let host = self.path("host").display().to_string();
-        for process in self.world.reaper.descendants().await.unwrap() {
-            let command = std::fs::read_to_string(format!("/proc/{}/cmdline", process.pid)).unwrap_or_default();
-            if command.contains(&host) {
-                let _ended = self.world.reaper.signal(process.pid, Signal::KILL).await;
-            }
+        for pid in self.lnd_pids().await {
+            let _ended = self.world.reaper.signal(pid, Signal::KILL).await;
         }
+    }
+
+    /// The processes of this deployment's lnds.
+    pub async fn lnd_pids(&self) -> Vec<i32> {
+        let host = self.path("host").display().to_string();
+        let all = self.world.reaper.descendants().await.unwrap().into_iter();
+        let mut pids: Vec<i32> = all
+            .filter(|process| {
+                let arguments = std::fs::read_to_string(format!("/proc/{}/cmdline", process.pid)).unwrap_or_default();
+                let mut arguments = arguments.split('\0');
+                let is_lnd = arguments.next().is_some_and(|program| program.ends_with("/lnd"));
+                is_lnd && arguments.any(|argument| argument.contains(&host))
+            })
+            .map(|process| process.pid)
+            .collect();
+        pids.sort_unstable();
+        pids
+    }
+
+    /// The process of the lnd with this identity.
+    pub async fn lnd_pid_of(&self, pubkey: &str) -> i32 {
+        let nodes: Value = serde_json::from_str(&self.config_cli(&["node", "list", "--json"]).await).unwrap();
+        let node = nodes.as_array().unwrap().iter().find(|n| n["identity_pubkey"] == pubkey).unwrap();
+        let id = node["node"].as_str().unwrap().to_owned();
+        let pids = self.lnd_pids().await.into_iter();
+        let of_node = pids.filter(|pid| {
+            std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default().contains(&id)
+        });
+        of_node.into_iter().next().expect("the node runs")
     }
 
     /// What the logs of all masters and the agent say.

@@ -1,0 +1,124 @@
+//! What is done to the processes at a point of a workflow.
+
+use crate::harness::world::tail;
+use crate::harness::{Answer, Api, Deployment, eventually};
+use reqwest::Method;
+use scale_lnd::dev::reaper::Signal;
+use serde_json::Value;
+use std::time::Duration;
+
+/// Who is struck, and how.
+#[derive(Debug, Clone, Copy)]
+pub enum Blow {
+    /// The master is killed at the point, and started again.
+    KillMaster,
+    /// The master waits at the point while the agent is killed and started again.
+    KillAgent,
+    /// The master is stopped at the point; another takes over and finishes; then the first is woken.
+    StopMaster,
+}
+
+/// A call that may be repeated: by its natural key, or by its Idempotency-Key.
+#[derive(Debug, Clone)]
+pub struct Call {
+    path: &'static str,
+    body: Value,
+    idempotency_key: Option<String>,
+}
+
+impl Call {
+    pub fn new(path: &'static str, body: Value) -> Self {
+        Self { path, body, idempotency_key: None }
+    }
+
+    pub fn with_idempotency_key(self, key: &str) -> Self {
+        Self { idempotency_key: Some(format!("\"{key}\"")), ..self }
+    }
+
+    async fn send(&self, api: &Api) -> Result<Answer, reqwest::Error> {
+        let key = self.idempotency_key.as_deref().map(|key| ("idempotency-key", key));
+        let headers: Vec<(&str, &str)> = key.into_iter().collect();
+        api.request(Method::POST, self.path, &[], Some(self.body.clone()), &headers).await
+    }
+
+    /// Repeats the call, as a client does that got no answer, until it is done.
+    async fn until_done(&self, api: &Api, point: &str) -> Value {
+        let answer = eventually(&format!("{} is accepted after {point}", self.path), Duration::from_secs(60), || async {
+            let answer = self.send(api).await.ok()?;
+            (answer.status != 503).then_some(answer)
+        });
+        let answer = api.finished(answer.await).await;
+        assert!(answer.status == 200, "{point}: {} {:#}", answer.status, answer.body);
+        answer.body
+    }
+}
+
+/// Sends `call`, strikes at `point`, and sees to it that the call is done in the end, with the same answer for all.
+pub async fn strike(d: &mut Deployment, blow: Blow, point: &str, call: &Call) {
+    eprintln!("{blow:?} at {point}");
+    d.end_masters().await;
+    match blow {
+        Blow::KillMaster => kill_master(d, point, call).await,
+        Blow::KillAgent => kill_agent(d, point, call).await,
+        Blow::StopMaster => stop_master(d, point, call).await,
+    }
+}
+
+async fn kill_master(d: &mut Deployment, point: &str, call: &Call) {
+    let doomed = d.start_master(&[("SCALE_LND_FAULT", &format!("{point}=kill"))]).await;
+    let unanswered = tokio::spawn({
+        let (call, api) = (call.clone(), d.api_of(doomed));
+        async move { call.send(&api).await }
+    });
+    d.master_died(doomed).await;
+    let _lost = unanswered.await.unwrap();
+    d.start_master(&[]).await;
+    call.until_done(&d.api(), point).await;
+}
+
+/// A master that waits at the point, with the call on its way.
+async fn paused_master(d: &mut Deployment, point: &str, call: &Call) -> (usize, std::path::PathBuf) {
+    let dir = d.path("faults");
+    std::fs::create_dir_all(&dir).unwrap();
+    let plan = format!("{point}=pause");
+    let index =
+        d.start_master(&[("SCALE_LND_FAULT", plan.as_str()), ("SCALE_LND_FAULT_DIR", dir.to_str().unwrap())]).await;
+    tokio::spawn({
+        let (call, api) = (call.clone(), d.api_of(index));
+        async move { call.send(&api).await }
+    });
+    let reached = dir.join(format!("{point}.reached"));
+    let log = d.masters[index].log.clone();
+    eventually(&format!("{point} is reached (log: {})", tail(&log)), Duration::from_secs(60), || async {
+        reached.exists().then_some(())
+    })
+    .await;
+    (index, dir.join(format!("{point}.go")))
+}
+
+async fn kill_agent(d: &mut Deployment, point: &str, call: &Call) {
+    let (_, go) = paused_master(d, point, call).await;
+    d.kill_agent().await;
+    d.start_agent(&[]).await;
+    std::fs::write(go, b"").unwrap();
+    call.until_done(&d.api(), point).await;
+}
+
+async fn stop_master(d: &mut Deployment, point: &str, call: &Call) {
+    let (stopped, go) = paused_master(d, point, call).await;
+    let process = d.masters[stopped].process.clone();
+    d.signal(&process, Signal::STOP).await;
+    let second = d.start_master(&[]).await;
+    let answer = call.until_done(&d.api_of(second), point).await;
+    std::fs::write(go, b"").unwrap();
+    d.signal(&process, Signal::CONT).await;
+    // The woken one finds that the work is another's.
+    let log = d.masters[stopped].log.clone();
+    eventually(&format!("the woken master lets go at {point}"), Duration::from_secs(20), || async {
+        let text = std::fs::read_to_string(&log).unwrap_or_default();
+        text.contains("work on this subject ends here").then_some(())
+    })
+    .await;
+    let again = call.until_done(&d.api_of(second), point).await;
+    assert_eq!(again, answer, "the same answer before and after the woken master, at {point}");
+}

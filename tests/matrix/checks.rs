@@ -1,0 +1,83 @@
+//! Exactly one of everything, whatever happened on the way.
+
+use crate::harness::{Deployment, eventually};
+use serde_json::Value;
+use std::time::Duration;
+
+fn number(value: &Value) -> u64 {
+    value.as_str().and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("no number: {value}"))
+}
+
+fn list<'a>(value: &'a Value, name: &str) -> &'a [Value] {
+    value[name].as_array().map_or(&[], Vec::as_slice)
+}
+
+/// One node: one lnd, one wallet that answers to its sealed secrets, one funding.
+pub async fn one_node(d: &Deployment, uuid: &str, point: &str) {
+    let api = d.api();
+    let info = eventually(&format!("{uuid} answers after {point}"), Duration::from_secs(30), || async {
+        let answer = api.get("getinfo", &[("uuid", uuid)]).await;
+        (answer.status == 200).then_some(answer.body)
+    })
+    .await;
+    assert!(info["identity_pubkey"].is_string(), "{info:#}");
+    // A second funding would be there as soon as the first: both wait for the same block.
+    api.confirmed(uuid, 1).await;
+    let transactions = api.get("transactions", &[("uuid", uuid)]).await.ok();
+    assert_eq!(list(&transactions, "transactions").len(), 1, "one funding after {point}: {transactions:#}");
+    assert_eq!(number(&api.get("walletbalance", &[("uuid", uuid)]).await.ok()["total_balance"]), 1_000_000, "{point}");
+    let node_dirs = std::fs::read_dir(d.path("host").join("nodes")).unwrap().count();
+    let lnds = d.lnd_pids().await.len();
+    assert_eq!(lnds, node_dirs, "one lnd a folder after {point}");
+    assert_eq!(creates(d, uuid).await, 1, "one operation after {point}");
+}
+
+async fn creates(d: &Deployment, uuid: &str) -> usize {
+    let operations = d.api().get("operations", &[("limit", "100")]).await.ok();
+    let of_user = list(&operations, "operations").iter().filter(|o| o["uuid"] == uuid && o["kind"] == "create");
+    of_user.count()
+}
+
+/// One payment: the invoice is settled for its amount, and the payer has paid it once.
+pub async fn one_payment(d: &Deployment, payer: &str, payee: &str, payreq: &str, point: &str) {
+    let api = d.api();
+    let decoded = api.get("decodepayreq", &[("uuid", payer), ("payreq", payreq)]).await.ok();
+    let hash = decoded["payment_hash"].as_str().unwrap();
+    let invoice = api.get("lookupinvoice", &[("uuid", payee), ("payment_hash", hash)]).await.ok();
+    assert_eq!(invoice["state"], "SETTLED", "{point}: {invoice:#}");
+    assert_eq!(invoice["amt_paid_sat"], invoice["value"], "{point}");
+    let payments = api.get("listpayments", &[("uuid", payer), ("limit", "100")]).await.ok();
+    let of_hash: Vec<&Value> = list(&payments, "payments").iter().filter(|p| p["payment_hash"] == hash).collect();
+    assert_eq!(of_hash.len(), 1, "{point}: {of_hash:#?}");
+    assert_eq!(of_hash[0]["status"], "SUCCEEDED", "{point}");
+    let settled = list(of_hash[0], "htlcs").iter().filter(|htlc| htlc["status"] == "SUCCEEDED").count();
+    assert_eq!(settled, 1, "one HTLC paid it at {point}: {:#}", of_hash[0]);
+}
+
+/// The open channels of a user.
+pub async fn channels(d: &Deployment, uuid: &str) -> Vec<Value> {
+    let listed = d.api().get("listchannels", &[("uuid", uuid)]).await.ok();
+    list(&listed, "channels").to_vec()
+}
+
+/// One close: the channel is gone, and one transaction has closed it.
+pub async fn one_close(d: &Deployment, uuid: &str, channel_point: &str, point: &str) {
+    let open = channels(d, uuid).await;
+    assert!(open.iter().all(|c| c["channel_point"] != channel_point), "{point}: still open");
+    let operations = d.api().get("operations", &[("limit", "100")]).await.ok();
+    let closes: Vec<&Value> = list(&operations, "operations")
+        .iter()
+        .filter(|o| o["kind"] == "closechannel" && o["result"]["channel_point"] == channel_point)
+        .collect();
+    assert_eq!(closes.len(), 1, "{point}: {closes:#?}");
+}
+
+/// One withdrawal: one transaction that takes this amount (and its fee) out of the wallet.
+pub async fn one_withdrawal(d: &Deployment, uuid: &str, amount: u64, point: &str) {
+    let transactions = d.api().get("transactions", &[("uuid", uuid)]).await.ok();
+    let paid_out = list(&transactions, "transactions").iter().filter(|tx| {
+        let outputs = tx["output_details"].as_array().map_or(&[][..], Vec::as_slice);
+        outputs.iter().any(|o| o["amount"].as_str() == Some(&amount.to_string()) && o["is_our_address"] == false)
+    });
+    assert_eq!(paid_out.count(), 1, "{point}: {transactions:#}");
+}
