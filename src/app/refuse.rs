@@ -75,6 +75,12 @@ fn later(code: Code, message: &str) -> Refusal {
     Refusal::new(code, message).retry_after(2)
 }
 
+/// lnd's own words, for an answer: without addresses and paths.
+#[must_use]
+pub fn words(error: &LndError) -> String {
+    without_places(&error.message)
+}
+
 /// `message` with every literal address and every path left out.
 fn without_places(message: &str) -> String {
     let words = message.split(' ').map(|word| if is_place(word) { "(hidden)" } else { word });

@@ -55,16 +55,8 @@ impl Deployment {
         let dir = tempfile::Builder::new().prefix("deployment-").tempdir_in(world.dir.path()).unwrap();
         let agents_port = ports::free(2);
         let config = dir.path().join("master.toml");
-        let mut this = Self {
-            world,
-            config,
-            masters: Vec::new(),
-            agent: None,
-            key: String::new(),
-            agents_port,
-            started: 0,
-            dir,
-        };
+        let mut this =
+            Self { world, config, masters: Vec::new(), agent: None, key: String::new(), agents_port, started: 0, dir };
         this.write_config(&setup);
         this.cli(&["seal-key", "generate", this.path("seal.key").to_str().unwrap()]).await;
         this.config_cli(&["app", "create", "app"]).await;
@@ -268,7 +260,9 @@ port_base = {base}
     /// Waits until a master has ended by itself (a fault point killed it).
     pub async fn master_died(&self, index: usize) {
         let mut process = self.masters[index].process.clone();
-        tokio::time::timeout(Duration::from_secs(60), process.exited()).await.expect("the master dies at its fault point");
+        tokio::time::timeout(Duration::from_secs(60), process.exited())
+            .await
+            .expect("the master dies at its fault point");
     }
 
     pub async fn signal(&self, process: &Spawned, signal: Signal) {
@@ -325,9 +319,8 @@ port_base = {base}
         let node = nodes.as_array().unwrap().iter().find(|n| n["identity_pubkey"] == pubkey).unwrap();
         let id = node["node"].as_str().unwrap().to_owned();
         let pids = self.lnd_pids().await.into_iter();
-        let of_node = pids.filter(|pid| {
-            std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default().contains(&id)
-        });
+        let of_node = pids
+            .filter(|pid| std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default().contains(&id));
         of_node.into_iter().next().expect("the node runs")
     }
 
@@ -343,4 +336,3 @@ fn private(path: &Path) {
     use std::os::unix::fs::PermissionsExt;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
 }
-

@@ -16,7 +16,6 @@ use tokio::runtime::Runtime;
 
 pub use api::{Answer, Api};
 pub use deployment::{Deployment, Setup};
-pub use world::World;
 
 /// One runtime for all tests: what they share (the reaper's connection) must outlive each of them.
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {

@@ -43,7 +43,8 @@ impl Call {
 
     /// Repeats the call, as a client does that got no answer, until it is done.
     async fn until_done(&self, api: &Api, point: &str) -> Value {
-        let answer = eventually(&format!("{} is accepted after {point}", self.path), Duration::from_secs(60), || async {
+        let what = format!("{} is accepted after {point}", self.path);
+        let answer = eventually(&what, Duration::from_secs(60), || async {
             let answer = self.send(api).await.ok()?;
             (answer.status != 503).then_some(answer)
         });

@@ -1,7 +1,8 @@
 //! Accepting: one commit that makes an operation, its natural key, its idempotency record and its reservation, or none of
 //! them.
 
-use super::{Idempotency, Service, unavailable};
+use super::super::refuse;
+use super::{Idempotency, Service};
 use crate::error::StoreError;
 use crate::model::app::{App, Limits};
 use crate::model::ids::{NodeId, OperationId};
@@ -36,7 +37,8 @@ impl Service {
     /// The operation that a request with this Idempotency-Key has become before.
     pub(super) async fn replayed(&self, idempotency: Option<&Idempotency>) -> Result<Option<Operation>, Refusal> {
         let Some(idempotency) = idempotency else { return Ok(None) };
-        let record = repo::get::<IdempotencyRecord>(&*self.parts.store, &idempotency.id).await.map_err(unavailable)?;
+        let record =
+            repo::get::<IdempotencyRecord>(&*self.parts.store, &idempotency.id).await.map_err(|e| refuse::store(&e))?;
         let Some(Versioned { value: record, .. }) = record else { return Ok(None) };
         if record.request_sha256 != idempotency.request_sha256 {
             let message = "this Idempotency-Key was used with another request";
@@ -89,27 +91,27 @@ impl Service {
                 outcome: IdempotentOutcome::Operation { operation: operation.id.clone() },
                 created_at: now,
             };
-            writes.push(repo::create(&record).map_err(unavailable)?);
+            writes.push(repo::create(&record).map_err(|e| refuse::store(&e))?);
         }
-        writes.push(repo::create(&operation).map_err(unavailable)?);
+        writes.push(repo::create(&operation).map_err(|e| refuse::store(&e))?);
         match self.parts.store.commit(writes).await {
             Ok(_) => Ok(Accepted::New(Box::new(operation))),
             Err(StoreError::Conflict { .. }) => Ok(Accepted::Conflict),
-            Err(error) => Err(unavailable(error)),
+            Err(error) => Err(refuse::store(&error)),
         }
     }
 
     /// The writes that set `ask` aside, for the app and for the deployment.
     async fn reserve(&self, owner: &Owner, ask: &Reservation) -> Result<Vec<Write>, Refusal> {
         let store = &*self.parts.store;
-        let app = repo::get::<App>(store, owner.app.as_str()).await.map_err(unavailable)?;
+        let app = repo::get::<App>(store, owner.app.as_str()).await.map_err(|e| refuse::store(&e))?;
         let limits = app.map(|app| app.value.limits).unwrap_or_default();
         let free = self.parts.settings.network.is_playground();
         let mut writes = Vec::new();
         let subjects: [(&str, &Limits, bool); 2] =
             [(owner.app.as_str(), &limits, free), (DEPLOYMENT, &self.parts.settings.ceilings, free)];
         for (subject, limits, unset_is_unlimited) in subjects {
-            let stored = repo::get::<Usage>(store, subject).await.map_err(unavailable)?;
+            let stored = repo::get::<Usage>(store, subject).await.map_err(|e| refuse::store(&e))?;
             let (mut usage, version) = match stored {
                 Some(Versioned { value, version }) => (value, Some(version)),
                 None => (Usage::of(subject), None),
@@ -119,7 +121,7 @@ impl Service {
                 Some(version) => repo::update(&usage, version),
                 None => repo::create(&usage),
             };
-            writes.push(write.map_err(unavailable)?);
+            writes.push(write.map_err(|e| refuse::store(&e))?);
         }
         Ok(writes)
     }

@@ -1,7 +1,8 @@
 //! Accepts `closechannel`: finds the channel and freezes its point. A channel closes once.
 
+use super::super::refuse;
 use super::accept::{Accepted, Proposal};
-use super::{CloseRequest, Idempotency, ReadyNode, Service, from_lnd, unavailable};
+use super::{CloseRequest, Idempotency, ReadyNode, Service};
 use crate::lnd::proto::lnrpc::ListChannelsRequest;
 use crate::model::ids::{AppId, Uuid};
 use crate::model::node::ClosePointer;
@@ -33,7 +34,8 @@ impl Service {
                 return Ok(operation);
             }
             let pointer_id = ClosePointer::id_of(&node.node.value.id, &channel_point);
-            let pointer = repo::get::<ClosePointer>(&*self.parts.store, &pointer_id).await.map_err(unavailable)?;
+            let pointer =
+                repo::get::<ClosePointer>(&*self.parts.store, &pointer_id).await.map_err(|e| refuse::store(&e))?;
             if let Some(joined) = self.joined_close(pointer.as_ref(), &request).await? {
                 return Ok(joined);
             }
@@ -48,7 +50,8 @@ impl Service {
     }
 
     async fn channels_with(&self, node: &ReadyNode, pubkey: &str) -> Result<Vec<String>, Refusal> {
-        let all = node.lnd.list_channels(&node.read, ListChannelsRequest::default()).await.map_err(|e| from_lnd(&e))?;
+        let all =
+            node.lnd.list_channels(&node.read, ListChannelsRequest::default()).await.map_err(|e| refuse::lnd(&e))?;
         Ok(all.channels.into_iter().filter(|c| c.remote_pubkey == pubkey).map(|c| c.channel_point).collect())
     }
 
@@ -68,7 +71,7 @@ impl Service {
 
     /// The one channel with the peer that is closing already: asking again is answered with its close.
     async fn closing_channel(&self, node: &ReadyNode, pubkey: &str) -> Result<String, Refusal> {
-        let pending = node.lnd.pending_channels(&node.read).await.map_err(|e| from_lnd(&e))?;
+        let pending = node.lnd.pending_channels(&node.read).await.map_err(|e| refuse::lnd(&e))?;
         let waiting = pending.waiting_close_channels.into_iter().filter_map(|c| c.channel);
         let forced = pending.pending_force_closing_channels.into_iter().filter_map(|c| c.channel);
         let mut closing: Vec<String> =
@@ -132,7 +135,7 @@ impl Service {
             }),
             reservation: None,
         };
-        self.accept(id, proposal, idempotency, vec![write.map_err(unavailable)?]).await
+        self.accept(id, proposal, idempotency, vec![write.map_err(|e| refuse::store(&e))?]).await
     }
 }
 

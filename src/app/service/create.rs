@@ -1,7 +1,8 @@
 //! Accepts `create` and `delete`. One (app, uuid), at most one node, for ever.
 
+use super::super::refuse;
 use super::accept::{Accepted, Proposal};
-use super::{Idempotency, Service, unavailable};
+use super::{Idempotency, Service};
 use crate::model::amount::Sat;
 use crate::model::ids::{AppId, NodeId, Uuid};
 use crate::model::limits::Reservation;
@@ -27,7 +28,7 @@ impl Service {
                 return Ok(operation);
             }
             let name = repo::get::<NodeName>(&*self.parts.store, &NodeName::id_of(app, uuid)).await;
-            let existing = match name.map_err(unavailable)? {
+            let existing = match name.map_err(|e| refuse::store(&e))? {
                 Some(_) => Some(self.node_of(app, uuid).await?),
                 None => None,
             };
@@ -74,10 +75,10 @@ impl Service {
         let (node, writes) = match existing {
             Some(Versioned { value, version }) => {
                 let node = Node { phase: Phase::Creating, create_operation: id.clone(), ..value };
-                let write = repo::update(&node, version).map_err(unavailable)?;
+                let write = repo::update(&node, version).map_err(|e| refuse::store(&e))?;
                 (node, vec![write])
             }
-            None => self.new_node(app, uuid, id.clone()).map_err(unavailable)?,
+            None => self.new_node(app, uuid, id.clone()).map_err(|e| refuse::store(&e))?,
         };
         let proposal = Proposal {
             owner: Owner { app: app.clone(), uuid: uuid.clone() },
@@ -142,7 +143,7 @@ impl Service {
                 return Err(Refusal::new(Code::NodeNotEmpty, message));
             }
             node.value.phase = Phase::Deleting;
-            let writes = vec![repo::update(&node.value, node.version).map_err(unavailable)?];
+            let writes = vec![repo::update(&node.value, node.version).map_err(|e| refuse::store(&e))?];
             let proposal = Proposal {
                 owner: Owner { app: app.clone(), uuid: uuid.clone() },
                 node: node.value.id,
@@ -160,20 +161,22 @@ impl Service {
 
     async fn has_running_work(&self, node: &NodeId) -> Result<bool, Refusal> {
         let index = IndexEntry { name: "running", value: node.to_string() };
-        let (found, _) =
-            repo::list::<Operation>(&*self.parts.store, Some(index), None, 1, false).await.map_err(unavailable)?;
+        let (found, _) = repo::list::<Operation>(&*self.parts.store, Some(index), None, 1, false)
+            .await
+            .map_err(|e| refuse::store(&e))?;
         Ok(!found.is_empty())
     }
 
     /// The newest delete of a node.
     async fn deletion_of(&self, node: &NodeId) -> Result<Operation, Refusal> {
         let index = IndexEntry { name: "node", value: node.to_string() };
-        let (newest, _) =
-            repo::list::<Operation>(&*self.parts.store, Some(index), None, 50, true).await.map_err(unavailable)?;
+        let (newest, _) = repo::list::<Operation>(&*self.parts.store, Some(index), None, 50, true)
+            .await
+            .map_err(|e| refuse::store(&e))?;
         let delete = newest
             .into_iter()
             .map(|o| o.value)
             .find(|o| matches!(o.work, Work::Delete(_)) && !matches!(o.state, State::Failed { .. }));
-        delete.ok_or_else(super::user_not_found)
+        delete.ok_or_else(super::unknown_user)
     }
 }

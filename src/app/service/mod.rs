@@ -7,15 +7,14 @@ mod create;
 mod pay;
 mod withdraw;
 
-use super::Parts;
-use super::lnds::Lnds;
-use crate::error::{Error, StoreError};
+use super::directory::{Directory, unknown_user};
+use super::{Parts, refuse};
+use crate::error::StoreError;
 use crate::lnd::client::LndClient;
 use crate::lnd::macaroon::Macaroon;
-use crate::lnd::{LndError, LndErrorKind};
 use crate::model::amount::Sat;
 use crate::model::ids::{AppId, OperationId, Uuid};
-use crate::model::node::{Node, NodeName, Phase, Process, Runtime, WalletState};
+use crate::model::node::{Node, NodeName, Phase};
 use crate::model::operation::Operation;
 use crate::model::problem::{Code, Refusal};
 use crate::model::work::onchain::WithdrawAmount;
@@ -86,18 +85,19 @@ pub struct WithdrawRequest {
 #[derive(Debug, Clone)]
 pub struct Service {
     parts: Arc<Parts>,
+    directory: Arc<Directory>,
 }
 
 impl Service {
     /// With everything the master has.
     #[must_use]
-    pub fn new(parts: Arc<Parts>) -> Self {
-        Self { parts }
+    pub fn new(parts: Arc<Parts>, directory: Arc<Directory>) -> Self {
+        Self { parts, directory }
     }
 
     /// The operation.
     pub async fn operation(&self, id: &OperationId) -> Result<Option<Versioned<Operation>>, Refusal> {
-        repo::get::<Operation>(&*self.parts.store, id.as_str()).await.map_err(unavailable)
+        repo::get::<Operation>(&*self.parts.store, id.as_str()).await.map_err(|e| refuse::store(&e))
     }
 
     /// Waits until the operation no longer runs, or `at_most`; then tells how it is.
@@ -143,7 +143,7 @@ impl Service {
         limit: usize,
     ) -> Result<OperationPage, Refusal> {
         let index = app.map(|app| IndexEntry { name: "app", value: app.to_string() });
-        repo::list::<Operation>(&*self.parts.store, index, cursor, limit, true).await.map_err(unavailable)
+        repo::list::<Operation>(&*self.parts.store, index, cursor, limit, true).await.map_err(|e| refuse::store(&e))
     }
 
     /// Frees a parked operation: it runs again at the step where it was parked.
@@ -165,10 +165,11 @@ impl Service {
     /// The node of an app's user, as stored. Unknown users and those of other apps are told apart by nothing.
     async fn node_of(&self, app: &AppId, uuid: &Uuid) -> Result<Versioned<Node>, Refusal> {
         let name = NodeName::id_of(app, uuid);
-        let name = repo::get::<NodeName>(&*self.parts.store, &name).await.map_err(unavailable)?;
-        let Some(name) = name else { return Err(user_not_found()) };
-        let node = repo::get::<Node>(&*self.parts.store, name.value.node.as_str()).await.map_err(unavailable)?;
-        node.ok_or_else(user_not_found)
+        let name = repo::get::<NodeName>(&*self.parts.store, &name).await.map_err(|e| refuse::store(&e))?;
+        let Some(name) = name else { return Err(unknown_user()) };
+        let node =
+            repo::get::<Node>(&*self.parts.store, name.value.node.as_str()).await.map_err(|e| refuse::store(&e))?;
+        node.ok_or_else(unknown_user)
     }
 
     /// The node of an app's user, ready for calls that spend, with a macaroon for looking.
@@ -178,11 +179,13 @@ impl Service {
             return Err(Refusal::new(Code::NotReady, message).retry_after(2));
         }
         let node = self.node_of(app, uuid).await?;
-        let runtime = repo::get::<Runtime>(&*self.parts.store, node.value.id.as_str()).await.map_err(unavailable)?;
-        usable(&node.value, runtime.as_ref().map(|r| &r.value))?;
-        let lnds: &Lnds = &self.parts.lnds;
-        let lnd = lnds.client(&node.value).map_err(internal)?;
-        let read = self.parts.keys.bake(&node.value, crate::lnd::macaroon::Grant::Read, &[]).map_err(internal)?;
+        if matches!(node.value.phase, Phase::Deleting | Phase::Deleted) {
+            return Err(Refusal::new(Code::NodeDeleted, "this user's node was deleted"));
+        }
+        self.directory.node(app, uuid).await?.ready().await?;
+        let lnd = self.parts.lnds.client(&node.value).map_err(|e| refuse::any(&e))?;
+        let read =
+            self.parts.keys.bake(&node.value, crate::lnd::macaroon::Grant::Read, &[]).map_err(|e| refuse::any(&e))?;
         Ok(ReadyNode { node, lnd, read })
     }
 }
@@ -210,93 +213,6 @@ async fn next_change_of(changes: &mut broadcast::Receiver<Arc<Change>>, id: &Ope
     }
 }
 
-/// Whether a node can be used now; if not, why and when to ask again.
-pub fn usable(node: &Node, runtime: Option<&Runtime>) -> Result<(), Refusal> {
-    match node.phase {
-        Phase::Creating => {
-            return Err(Refusal::new(Code::NodeCreating, "the node is being created").retry_after(5));
-        }
-        Phase::Failed => return Err(user_not_found()),
-        Phase::Deleting | Phase::Deleted => return Err(Refusal::new(Code::NodeDeleted, "the node was deleted")),
-        Phase::Ready => {}
-    }
-    let Some(runtime) = runtime else { return Ok(()) };
-    let stopped = || Refusal::new(Code::NodeStopped, "the node is not running").retry_after(5);
-    match runtime.process {
-        Process::Stopped | Process::Restarting { .. } => return Err(stopped()),
-        Process::Unknown | Process::Running => {}
-    }
-    match runtime.wallet {
-        WalletState::Locked | WalletState::Unlocked => {
-            Err(Refusal::new(Code::NodeUnlocking, "the node's wallet is being unlocked").retry_after(3))
-        }
-        WalletState::NonExisting | WalletState::WaitingToStart => {
-            Err(Refusal::new(Code::NodeStarting, "the node is starting").retry_after(3))
-        }
-        WalletState::RpcActive => {
-            Err(Refusal::new(Code::NodeNotSynced, "the node is not synced to the chain yet").retry_after(5))
-        }
-        WalletState::Unknown | WalletState::ServerActive => Ok(()),
-    }
-}
-
-/// The answer for users that are unknown to the app that asks, whoever else may know them.
-#[must_use]
-pub fn user_not_found() -> Refusal {
-    Refusal::new(Code::UserNotFound, "no such user")
-}
-
-/// What a call to a node that came back with an error means for whoever asked.
-pub fn from_lnd(error: &LndError) -> Refusal {
-    match error.kind {
-        LndErrorKind::Unreachable | LndErrorKind::Unknown | LndErrorKind::WrongCertificate => {
-            Refusal::new(Code::NodeUnreachable, "the node does not answer").retry_after(3)
-        }
-        LndErrorKind::WaitingToStart | LndErrorKind::RpcStarting | LndErrorKind::WalletNotCreated => {
-            Refusal::new(Code::NodeStarting, "the node is starting").retry_after(3)
-        }
-        LndErrorKind::WalletLocked => {
-            Refusal::new(Code::NodeUnlocking, "the node's wallet is being unlocked").retry_after(3)
-        }
-        LndErrorKind::ServerStarting | LndErrorKind::NotSynced => {
-            Refusal::new(Code::NodeNotSynced, "the node is not synced to the chain yet").retry_after(5)
-        }
-        LndErrorKind::NotFound => Refusal::new(Code::LndNotFound, error.message.clone()),
-        LndErrorKind::MacaroonRejected => {
-            tracing::error!(error = %error, "lnd rejected a macaroon");
-            Refusal::new(Code::Internal, "the node rejected this master")
-        }
-        _ => Refusal::new(Code::LndRefused, "lnd refused").with("lnd_message", error.message.clone()),
-    }
-}
-
-/// The Store does not answer.
-#[expect(clippy::needless_pass_by_value, reason = "it is used with map_err")]
-pub(crate) fn unavailable(error: StoreError) -> Refusal {
-    match error {
-        StoreError::Unavailable(_) | StoreError::Conflict { .. } => {
-            tracing::warn!(%error, "the store does not answer");
-            Refusal::new(Code::StoreUnavailable, "the store does not answer").retry_after(2)
-        }
-        StoreError::Corrupt { .. } | StoreError::Invalid { .. } => {
-            tracing::error!(%error, "a document cannot be read");
-            Refusal::new(Code::Internal, "something stored cannot be read")
-        }
-    }
-}
-
-/// Something that must not happen, told in the log.
-pub(crate) fn internal(error: Error) -> Refusal {
-    match error {
-        Error::Store(error) => unavailable(error),
-        Error::Lnd(error) => from_lnd(&error),
-        error => {
-            tracing::error!(%error, "a request failed");
-            Refusal::new(Code::Internal, "a defect of this system; the operator's log tells more")
-        }
-    }
-}
-
 /// A refusal or trouble with the Store, on the way out of a closure that may meet both.
 enum Problem {
     Refused(Refusal),
@@ -313,7 +229,7 @@ impl From<Problem> for Refusal {
     fn from(problem: Problem) -> Self {
         match problem {
             Problem::Refused(refusal) => refusal,
-            Problem::Store(error) => unavailable(error),
+            Problem::Store(error) => refuse::store(&error),
         }
     }
 }

@@ -1,8 +1,9 @@
 //! Accepts `pay`: everything that can be refused is refused here, before any effect. One (node, payment hash): one
 //! payment.
 
+use super::super::refuse;
 use super::accept::{Accepted, Proposal};
-use super::{Idempotency, PayRequest, ReadyNode, Service, from_lnd, unavailable};
+use super::{Idempotency, PayRequest, ReadyNode, Service};
 use crate::lnd::proto::lnrpc::ListChannelsRequest;
 use crate::lnd::proto::lnrpc::payment::PaymentStatus;
 use crate::model::amount::Sat;
@@ -33,7 +34,8 @@ impl Service {
             if let Some(operation) = self.replayed(idempotency.as_ref()).await? {
                 return Ok(operation);
             }
-            let pointer = repo::get::<PaymentPointer>(&*self.parts.store, &pointer_id).await.map_err(unavailable)?;
+            let pointer =
+                repo::get::<PaymentPointer>(&*self.parts.store, &pointer_id).await.map_err(|e| refuse::store(&e))?;
             if let Some(joined) = self.joined_payment(pointer.as_ref(), &terms).await? {
                 return Ok(joined);
             }
@@ -101,7 +103,7 @@ impl Service {
         }
         let mut hash = [0u8; 32];
         if hex::decode_to_slice(&terms.payment_hash, &mut hash).is_ok() && !tried {
-            let known = node.lnd.payment(&node.read, hash).await.map_err(|e| from_lnd(&e))?;
+            let known = node.lnd.payment(&node.read, hash).await.map_err(|e| refuse::lnd(&e))?;
             if known.is_some_and(|p| p.status() == PaymentStatus::Succeeded) {
                 let message = "this invoice was paid already, by somebody else than this system";
                 return Err(Refusal::new(Code::AlreadyPaid, message));
@@ -113,8 +115,8 @@ impl Service {
     /// Not enough money anywhere, even once everything is confirmed.
     async fn refuse_too_little(&self, node: &ReadyNode, terms: &PayTerms) -> Result<(), Refusal> {
         let ReadyNode { lnd, read, .. } = node;
-        let channels = lnd.list_channels(read, ListChannelsRequest::default()).await.map_err(|e| from_lnd(&e))?;
-        let balance = lnd.channel_balance(read).await.map_err(|e| from_lnd(&e))?;
+        let channels = lnd.list_channels(read, ListChannelsRequest::default()).await.map_err(|e| refuse::lnd(&e))?;
+        let balance = lnd.channel_balance(read).await.map_err(|e| refuse::lnd(&e))?;
         let in_channels: u64 = channels
             .channels
             .iter()
@@ -138,7 +140,7 @@ impl Service {
         if terms.open == OpenPolicy::Never {
             return Err(too_little(needed, 0));
         }
-        let wallet = lnd.wallet_balance(read).await.map_err(|e| from_lnd(&e))?;
+        let wallet = lnd.wallet_balance(read).await.map_err(|e| refuse::lnd(&e))?;
         let needed = plan::capacity(terms);
         if u64::try_from(wallet.total_balance).unwrap_or(0) < needed.0 {
             return Err(too_little(needed, wallet.total_balance));
@@ -170,6 +172,6 @@ impl Service {
             }),
             work: Work::Pay(Pay { terms: terms.clone(), opened: None, step: PayStep::Send }),
         };
-        self.accept(id, proposal, idempotency, vec![write.map_err(unavailable)?]).await
+        self.accept(id, proposal, idempotency, vec![write.map_err(|e| refuse::store(&e))?]).await
     }
 }

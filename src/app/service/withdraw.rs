@@ -1,8 +1,9 @@
 //! Accepts `withdraw`. It has no natural key: two of the same are two withdrawals, unless an Idempotency-Key says
 //! otherwise.
 
+use super::super::refuse;
 use super::accept::{Accepted, Proposal};
-use super::{Idempotency, Service, WithdrawRequest, from_lnd};
+use super::{Idempotency, Service, WithdrawRequest};
 use crate::model::amount::Sat;
 use crate::model::ids::{AppId, Uuid};
 use crate::model::limits::Reservation;
@@ -31,7 +32,7 @@ impl Service {
             if let Some(operation) = self.replayed(idempotency.as_ref()).await? {
                 return Ok(operation);
             }
-            let balance = ready.lnd.wallet_balance(&ready.read).await.map_err(|e| from_lnd(&e))?;
+            let balance = ready.lnd.wallet_balance(&ready.read).await.map_err(|e| refuse::lnd(&e))?;
             let confirmed = Sat(u64::try_from(balance.confirmed_balance).unwrap_or(0));
             let amount = match request.amount {
                 WithdrawAmount::Sat(amount) => amount,

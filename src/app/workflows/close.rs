@@ -1,6 +1,7 @@
 //! `closechannel`: the channel point was frozen when the operation was accepted, and a channel closes once; so a repeat
 //! finds the close that is under way. Done when pending on chain.
 
+use super::super::refuse;
 use super::super::step::{Advance, Ctx, Settle};
 use super::{Reached, SOON, reach};
 use crate::error::{Error, Result};
@@ -46,7 +47,7 @@ pub(super) async fn advance(ctx: &Ctx, operation: &Operation, work: &Close) -> R
                 Some(txid) => Ok(done(work, &txid)),
                 None => {
                     let refusal = Refusal::new(Code::LndRefused, "lnd refused to close the channel");
-                    Ok(Advance::failed(refusal.with("lnd_message", e.message)))
+                    Ok(Advance::failed(refusal.with("lnd_message", refuse::words(&e))))
                 }
             }
         }

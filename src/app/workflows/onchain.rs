@@ -1,6 +1,7 @@
 //! Sending on-chain exactly once: fund under a lock of the operation, finalize, keep the raw transaction, publish. Until
 //! the raw transaction is in the Store nothing has left, and after it every repeat publishes the same transaction.
 
+use crate::app::refuse;
 use crate::error::{Error, Result};
 use crate::lnd::LndErrorKind;
 use crate::lnd::client::LndClient;
@@ -69,8 +70,8 @@ async fn fund(lnd: &LndClient, macaroon: &Macaroon, send: &Send<'_>) -> Result<S
             let fee_sat = fee_of(&answer.funded_psbt)?;
             Ok(Sent::Next(SendStep::Finalize { psbt: STANDARD.encode(&answer.funded_psbt), fee_sat }))
         }
-        Err(e) if e.kind == LndErrorKind::InsufficientFunds => Ok(Sent::TooLittle(e.message)),
-        Err(e) if e.kind == LndErrorKind::Refused => Ok(Sent::Rejected(e.message)),
+        Err(e) if e.kind == LndErrorKind::InsufficientFunds => Ok(Sent::TooLittle(refuse::words(&e))),
+        Err(e) if e.kind == LndErrorKind::Refused => Ok(Sent::Rejected(refuse::words(&e))),
         Err(e) => Err(e.into()),
     }
 }
@@ -111,7 +112,7 @@ async fn publish(
             let parsed: Txid = txid.parse().map_err(|_| Error::Invariant("a stored txid is not one".to_owned()))?;
             match lnd.transaction(macaroon, parsed).await {
                 Ok(Some(_)) => Ok(Sent::Published { txid: txid.to_owned(), fee_sat }),
-                Ok(None) => Ok(Sent::Rejected(e.message)),
+                Ok(None) => Ok(Sent::Rejected(refuse::words(&e))),
                 Err(other) => Err(other.into()),
             }
         }

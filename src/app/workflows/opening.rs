@@ -3,6 +3,7 @@
 //! proven (design: money.md, "Fencing"; lnd goes on opening after its client is gone).
 
 use super::super::Parts;
+use super::super::refuse;
 use super::super::step::{Advance, Ctx};
 use super::pay::{at, failed};
 use super::{Reached, SOON, reach};
@@ -197,7 +198,7 @@ pub(super) async fn open(ctx: &Ctx, operation: &Operation, work: &Pay, opening: 
                 Some(channel_point) => Ok(opened(work, opening, channel_point)),
                 None => {
                     let refusal = Refusal::new(Code::ChannelOpenFailed, "the channel could not be opened");
-                    Ok(failed(work, refusal.with("lnd_message", e.message)))
+                    Ok(failed(work, refusal.with("lnd_message", refuse::words(&e))))
                 }
             }
         }

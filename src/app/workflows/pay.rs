@@ -1,6 +1,7 @@
 //! `pay`: look the payment hash up, send, follow; open a channel only after a definite "no way" (`opening`). A transport
 //! error is never a failure: the hash is looked up again.
 
+use super::super::refuse;
 use super::super::step::{Advance, Ctx, Settle};
 use super::{Reached, SOON, opening, reach};
 use crate::error::{Error, Result};
@@ -119,7 +120,7 @@ async fn start(ctx: &Ctx, reached: &Reached, work: &Pay) -> Result<Started> {
             Err(e) if matches!(e.kind, LndErrorKind::AlreadyPaid | LndErrorKind::InTransition) => {
                 return Ok(Started::LookAgain);
             }
-            Err(e) if e.kind == LndErrorKind::Refused => return Ok(Started::Refused(e.message)),
+            Err(e) if e.kind == LndErrorKind::Refused => return Ok(Started::Refused(refuse::words(&e))),
             Err(e) => return Err(e.into()),
         }
     }

@@ -105,7 +105,7 @@ impl Api {
         let shutdown = CancellationToken::new();
         let directory = Directory::start(Arc::clone(&parts), config.max_per_node, CancellationToken::new());
         let directory = directory.await.expect("a directory");
-        let service = Service::new(Arc::clone(&parts));
+        let service = Service::new(Arc::clone(&parts), Arc::clone(&directory));
         if follows {
             tokio::spawn(Arc::clone(&parts.feed).run(Arc::clone(&store), CancellationToken::new()));
             until(|| directory.is_fresh()).await;
