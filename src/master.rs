@@ -121,7 +121,7 @@ impl Master {
         let per_node = self.config.http.max_per_node;
         let directory = Directory::start(Arc::clone(&self.parts), per_node, base_stop.clone()).await?;
         let state = AppState {
-            service: Service::new(Arc::clone(&self.parts)),
+            service: Service::new(Arc::clone(&self.parts), Arc::clone(&directory)),
             directory,
             store: Arc::clone(&self.parts.store),
             clock: Arc::clone(&self.parts.clock),

@@ -101,8 +101,6 @@ cert_file = "{treasury_cert}"
 macaroon_file = "{treasury_macaroon}"
 [funding]
 initial_funding_sat = {initial_funding_sat}
-[fees]
-fixed_sat_per_vbyte = 2
 [master]
 lease_ttl_ms = {lease_ttl_ms}
 {more}
