@@ -61,6 +61,9 @@ fn uuid(text: &str) -> Result<Uuid, String> {
 fn name(grant: Grant) -> &'static str {
     match grant {
         Grant::Read => "read",
+        Grant::GetInfo => "getinfo",
+        Grant::Balances => "balances",
+        Grant::Channels => "channels",
         Grant::Invoice => "invoice",
         Grant::Pay => "pay",
         Grant::OpenChannel => "open",

@@ -203,6 +203,7 @@ const TEXTS: &[(&str, LndErrorKind)] = &[
     ("reserved wallet balance invalidated", LndErrorKind::InsufficientFunds),
     ("permission denied", LndErrorKind::MacaroonRejected),
     ("verification failed:", LndErrorKind::MacaroonRejected),
+    ("macaroon has expired", LndErrorKind::MacaroonRejected),
     ("expected 1 macaroon", LndErrorKind::MacaroonRejected),
     ("cannot get macaroon", LndErrorKind::MacaroonRejected),
     ("cannot decode macaroon", LndErrorKind::MacaroonRejected),
@@ -266,6 +267,10 @@ mod tests {
                 LndErrorKind::InsufficientFunds,
             ),
             ("verification failed: signature mismatch after caveat verification", LndErrorKind::MacaroonRejected),
+            (
+                "caveat \"time-before 2026-11-23T09:08:15Z\" not satisfied: macaroon has expired",
+                LndErrorKind::MacaroonRejected,
+            ),
             ("permission denied", LndErrorKind::MacaroonRejected),
             ("context deadline exceeded", LndErrorKind::Unknown),
             ("cannot make connection to self", LndErrorKind::Refused),
