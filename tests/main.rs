@@ -4,6 +4,7 @@
 
 mod dev_parts;
 mod harness;
+mod lnd_rest;
 mod matrix;
 mod store_contract;
 mod story;

@@ -14,8 +14,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures::stream::BoxStream;
-use futures::{Stream, StreamExt, TryStreamExt};
+use futures::Stream;
+use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status, Streaming};
@@ -120,18 +121,37 @@ fn request<T>(macaroon: &Macaroon, message: T) -> Result<Request<T>, LndError> {
 
 /// What a streaming call sends, one message after the other.
 ///
-/// The call is made when the first message is waited for. Dropping this ends the stream, not what lnd does.
-pub struct Updates<T>(BoxStream<'static, Result<T, LndError>>);
+/// The call is made at once, but lnd does not tell when a subscription stands: after subscribing look at the state as
+/// it is, and from time to time again. Dropping this ends the stream, not what lnd does.
+pub struct Updates<T> {
+    messages: mpsc::Receiver<Result<T, LndError>>,
+    _reader: AbortOnDropHandle<()>,
+}
+
+/// Messages that wait to be read; lnd waits beyond.
+const READ_AHEAD: usize = 16;
 
 impl<T: Send + 'static> Updates<T> {
     fn new(call: impl Future<Output = Result<Response<Streaming<T>>, Status>> + Send + 'static) -> Self {
-        let messages = futures::stream::once(call).map_ok(Response::into_inner).try_flatten();
-        Self(messages.map_err(LndError::from).boxed())
+        let (sender, messages) = mpsc::channel(READ_AHEAD);
+        let reader = tokio::spawn(async move {
+            let mut stream = match call.await {
+                Ok(answer) => answer.into_inner(),
+                Err(status) => return drop(sender.send(Err(status.into())).await),
+            };
+            while let Some(message) = stream.message().await.map_err(LndError::from).transpose() {
+                let ended = message.is_err();
+                if sender.send(message).await.is_err() || ended {
+                    return;
+                }
+            }
+        });
+        Self { messages, _reader: AbortOnDropHandle::new(reader) }
     }
 
     /// The next message; `None` when lnd ended the stream. May be dropped and called again.
     pub async fn next(&mut self) -> Result<Option<T>, LndError> {
-        self.0.try_next().await
+        self.messages.recv().await.transpose()
     }
 }
 
@@ -139,7 +159,7 @@ impl<T> Stream for Updates<T> {
     type Item = Result<T, LndError>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.0.poll_next_unpin(context)
+        self.messages.poll_recv(context)
     }
 }
 

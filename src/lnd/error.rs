@@ -5,6 +5,7 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::net::SocketAddr;
 
 use tonic::{Code, ConnectError, Status};
 
@@ -64,7 +65,7 @@ pub enum LndErrorKind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LndError {
     pub kind: LndErrorKind,
-    /// lnd's own words where it answered, else ours. Never an address, never a secret of ours.
+    /// lnd's own words where it answered, without the addresses in them; else ours.
     pub message: String,
 }
 
@@ -155,8 +156,24 @@ impl From<Status> for LndError {
         let message = status.message();
         let kind = by_text(message).unwrap_or_else(|| by_code(&status));
         let message = if message.is_empty() { status.code().description() } else { message };
-        Self::new(kind, message)
+        Self::new(kind, without_addresses(message))
     }
+}
+
+/// lnd names the addresses of peers, and those of the fleet are nobody's business.
+fn without_addresses(message: &str) -> String {
+    let is_address = |text: &str| text.parse::<SocketAddr>().is_ok();
+    let mut words = Vec::new();
+    for word in message.split(' ') {
+        let plain = word.trim_end_matches([':', ',', '.', ')']);
+        let end = &word[plain.len()..];
+        match plain.rsplit_once('@') {
+            Some((name, address)) if is_address(address) => words.push(format!("{name}{end}")),
+            _ if !is_address(plain) => words.push(word.to_owned()),
+            _ => {}
+        }
+    }
+    words.join(" ")
 }
 
 /// A status that was made on this side. The texts are ours, because the library's name addresses.
@@ -193,6 +210,7 @@ const TEXTS: &[(&str, LndErrorKind)] = &[
     ("already connected to peer", LndErrorKind::AlreadyConnected),
     ("is not connected", LndErrorKind::PeerOffline),
     ("is not online", LndErrorKind::PeerOffline),
+    ("while peer is offline", LndErrorKind::PeerOffline),
     ("dial tcp", LndErrorKind::PeerOffline),
     ("invoice with payment hash already exists", LndErrorKind::InvoiceExists),
     ("invoice is already paid", LndErrorKind::AlreadyPaid),
@@ -205,10 +223,13 @@ const TEXTS: &[(&str, LndErrorKind)] = &[
     ("verification failed:", LndErrorKind::MacaroonRejected),
     ("macaroon has expired", LndErrorKind::MacaroonRejected),
     ("expected 1 macaroon", LndErrorKind::MacaroonRejected),
+    ("macaroon has expired", LndErrorKind::MacaroonRejected),
     ("cannot get macaroon", LndErrorKind::MacaroonRejected),
     ("cannot decode macaroon", LndErrorKind::MacaroonRejected),
     ("channel not found", LndErrorKind::NotFound),
     ("unable to find node", LndErrorKind::NotFound),
+    ("can not find transaction", LndErrorKind::NotFound),
+    ("unknown output", LndErrorKind::NotFound),
 ];
 
 fn by_text(message: &str) -> Option<LndErrorKind> {
@@ -272,6 +293,10 @@ mod tests {
                 LndErrorKind::MacaroonRejected,
             ),
             ("permission denied", LndErrorKind::MacaroonRejected),
+            (
+                "caveat \"time-before 2026-11-23T09:10:40Z\" not satisfied: macaroon has expired",
+                LndErrorKind::MacaroonRejected,
+            ),
             ("context deadline exceeded", LndErrorKind::Unknown),
             ("cannot make connection to self", LndErrorKind::Refused),
         ] {
@@ -295,6 +320,18 @@ mod tests {
         let error = LndError::from(local);
         assert_eq!(error.kind, LndErrorKind::Unknown);
         assert!(!error.message.contains("10.0.0.1"), "no address in a message of ours");
+    }
+
+    #[test]
+    fn messages_name_no_address() {
+        for (given, shown) in [
+            ("dial tcp 10.0.0.7:9735: connect: connection refused", "dial tcp connect: connection refused"),
+            ("already connected to peer: 02aa@10.0.0.7:9735", "already connected to peer: 02aa"),
+            ("peer 02aa@[::1]:9735, gone", "peer 02aa, gone"),
+            ("need 0.5 BTC only have 0 BTC: a:b 12:30", "need 0.5 BTC only have 0 BTC: a:b 12:30"),
+        ] {
+            assert_eq!(LndError::from(Status::unknown(given)).message, shown);
+        }
     }
 
     #[test]
