@@ -65,6 +65,7 @@ macro_rules! contract {
                 strangers_do_not_conflict
                 transfers_keep_the_sum
                 checks_exclude_each_other
+                a_failure_stays_alone
             }
             feed {
                 without_a_cursor_it_begins_with_a_resync

@@ -122,3 +122,29 @@ pub async fn checks_exclude_each_other(data: &impl Data) {
         assert!(exists(&*stores[0], &left).await != exists(&*stores[0], &right).await);
     }
 }
+
+/// A store may do several commits as one; one that fails among them leaves nothing, and takes nobody along.
+pub async fn a_failure_stays_alone(data: &impl Data) {
+    let store = data.handle().await;
+    let there = commit(&*store, create("there", json!({"n": 0}))).await.unwrap();
+    let committing = (0..64).map(|n| {
+        let store = Arc::clone(&store);
+        tokio::spawn(async move {
+            let (left, right) = (format!("left-{n:02}"), format!("right-{n:02}"));
+            let pair = vec![
+                indexed(create(&left, json!({"n": n})), &[("pair", "x")]),
+                if n % 2 == 0 { create(&right, json!({"n": n})) } else { delete(&right, there) },
+            ];
+            match store.commit(pair).await {
+                Ok(versions) => assert!(n % 2 == 0 && versions.len() == 2),
+                failed => assert_conflict(failed, &right),
+            }
+        })
+    });
+    for task in join_all(committing.collect::<Vec<_>>()).await {
+        task.unwrap();
+    }
+    let even = (0..64).filter(|n| n % 2 == 0);
+    assert_eq!(ids(&*store, by("pair", "x")).await, even.map(|n| format!("left-{n:02}")).collect::<Vec<_>>());
+    assert_eq!(ids(&*store, all()).await.len(), 32 + 32 + 1);
+}

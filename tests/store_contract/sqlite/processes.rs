@@ -5,6 +5,7 @@ use super::File;
 use crate::store_contract::racing::add;
 use crate::store_contract::tools::*;
 use futures::future::join_all;
+use scale_lnd::store::Store;
 use scale_lnd::store::sqlite::{SqliteOptions, SqliteStore};
 use serde_json::json;
 use std::path::Path;
@@ -50,15 +51,10 @@ async fn part_commit_pairs_for_ever() {
     for n in 0_u64.. {
         let writes =
             vec![create(&format!("left-{n:06}"), json!({"n": n})), create(&format!("right-{n:06}"), json!({"n": n}))];
-        store_commit(&store, writes).await;
+        store.commit(writes).await.unwrap();
         // Ends this process too, once nobody reads any more.
         println!("={n}");
     }
-}
-
-async fn store_commit(store: &SqliteStore, writes: Vec<scale_lnd::store::Write>) {
-    use scale_lnd::store::Store;
-    store.commit(writes).await.unwrap();
 }
 
 #[tokio::test]
