@@ -1,6 +1,10 @@
 //! Which deployment a Store belongs to, recorded in it at the first start: a master with another name, another network or
 //! other sealing keys refuses to start on it.
 
+mod rewrap;
+
+pub use rewrap::{Rewrapped, rewrap};
+
 use crate::config::{DeploymentSection, SealSection, SecretSource};
 use crate::error::StoreError;
 use crate::model::Network;

@@ -163,7 +163,7 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Host(command) => host::run(command).await,
         Command::Node(command) => node::run(command).await,
         Command::Operation(command) => operation::run(command).await,
-        Command::SealKey(command) => seal_key::run(command),
+        Command::SealKey(command) => seal_key::run(command).await,
         Command::Reaper(_) => Err(Failure::usage("the reaper runs alone")),
     }
 }
