@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that panics has failed, which is what is wanted")]
 
+mod cli;
 mod dev_parts;
 mod harness;
 mod lnd_rest;
