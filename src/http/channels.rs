@@ -29,7 +29,7 @@ params! {
 }
 
 pub(super) async fn listchannels(call: Call, params: User) -> Result<Response, Refusal> {
-    let lnd = call.lnd(&params.uuid, Grant::Read).await?;
+    let lnd = call.lnd(&params.uuid, Grant::Channels).await?;
     let answer = lnd.client.list_channels(&lnd.macaroon, lnrpc::ListChannelsRequest::default()).await;
     ok(&lnd.done(answer).await?)
 }

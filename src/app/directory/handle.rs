@@ -145,7 +145,7 @@ impl NodeHandle {
     pub async fn lnd(self: &Arc<Self>, grant: Grant) -> Result<Lnd, Refusal> {
         self.ready().await?;
         let state = self.state.load();
-        if state.node.phase == Phase::Deleting && grant != Grant::Read {
+        if state.node.phase == Phase::Deleting && !grant.is_read() {
             return Err(Refusal::new(Code::NodeStopped, "the node is being deleted").retry_after(5));
         }
         let place = self.bulkhead.enter(Instant::now())?;
