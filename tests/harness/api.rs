@@ -129,6 +129,16 @@ impl Api {
         answer["payment_request"].as_str().unwrap().to_owned()
     }
 
+    /// Waits until a node has this much in its channels: the payer knows of a payment a moment before the payee's
+    /// commitment is final.
+    pub async fn in_channels(&self, uuid: &str, sat: u64) {
+        super::eventually(&format!("{uuid} has {sat} sat in channels"), Duration::from_secs(10), || async {
+            let answer = self.get("channelbalance", &[("uuid", uuid)]).await;
+            (answer.body["local_balance"]["sat"] == sat.to_string()).then_some(())
+        })
+        .await;
+    }
+
     /// Waits until a node's wallet has this much confirmed money.
     pub async fn confirmed(&self, uuid: &str, at_least: u64) -> u64 {
         super::eventually(&format!("{uuid} has {at_least} sat confirmed"), Duration::from_secs(60), || async {

@@ -72,15 +72,13 @@ impl Deployment {
     }
 
     fn write_config(&self, setup: &Setup) {
-        let ready = &self.world.ready;
-        std::fs::write(self.path("rpc.password"), &ready.chain.password).unwrap();
-        private(&self.path("rpc.password"));
+        let World { chain, treasury, .. } = self.world;
         let Setup { lease_ttl_ms, initial_funding_sat, more, .. } = setup;
         let text = format!(
             r#"
 [deployment]
 name = "test"
-network = "{network}"
+network = "simnet"
 [store]
 path = "{store}"
 [seal]
@@ -105,17 +103,16 @@ initial_funding_sat = {initial_funding_sat}
 lease_ttl_ms = {lease_ttl_ms}
 {more}
 "#,
-            network = ready.network,
             store = self.path("store.db").display(),
             seal = self.path("seal.key").display(),
             agents = self.agents_port,
-            rpc = ready.chain.rpc_address,
-            user = ready.chain.user,
-            password = self.path("rpc.password").display(),
-            cert = ready.chain.certificate.display(),
-            treasury = ready.treasury.address,
-            treasury_cert = ready.treasury.certificate.display(),
-            treasury_macaroon = ready.treasury.macaroon.display(),
+            rpc = chain.rpc,
+            user = chain.user,
+            password = chain.password_file.display(),
+            cert = chain.certificate.display(),
+            treasury = treasury.address,
+            treasury_cert = treasury.certificate.display(),
+            treasury_macaroon = treasury.funding_macaroon.display(),
         );
         std::fs::write(&self.config, text).unwrap();
     }
@@ -195,7 +192,7 @@ lease_ttl_ms = {lease_ttl_ms}
         let token = invitation["join_token"].as_str().unwrap();
         std::fs::write(self.path("join.token"), token).unwrap();
         private(&self.path("join.token"));
-        let lnd = scale_lnd::dev::binaries::NodeBinaries::find().unwrap().lnd;
+        let lnd = &self.world.binaries.lnd;
         let text = format!(
             r#"
 [agent]

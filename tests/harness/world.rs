@@ -1,49 +1,32 @@
-//! What all tests share: the reaper, and the simnet with its treasury that `scale-lnd dev` runs.
+//! What all tests share: the reaper, and a simnet with a treasury, made of the parts that `scale-lnd dev` is made of.
 
-use super::ports;
-use scale_lnd::dev::reaper::{Options, Reaper, Spawn};
-use serde::Deserialize;
+use scale_lnd::dev::binaries::NodeBinaries;
+use scale_lnd::dev::btcd::{ChainAccess, mature_chain, start_chain};
+use scale_lnd::dev::miner::{Miner, Policy};
+use scale_lnd::dev::reaper::{Options, Reaper};
+use scale_lnd::dev::treasury::{Treasury, TreasuryPlan};
+use scale_lnd::seal::{SealKey, Sealer};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tempfile::TempDir;
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, mpsc};
+
+/// Enough for all the wallets that a run funds.
+const TREASURY_SAT: i64 = 1_000 * 100_000_000;
 
 /// The program under test.
 pub fn program() -> PathBuf {
     PathBuf::from(env!("CARGO_BIN_EXE_scale-lnd"))
 }
 
-/// What `scale-lnd dev --ready-file` writes.
-#[derive(Debug, Clone, Deserialize)]
-pub struct Ready {
-    pub url: String,
-    pub api_key: String,
-    pub network: String,
-    pub chain: Chain,
-    pub treasury: Treasury,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-pub struct Chain {
-    pub rpc_address: String,
-    pub user: String,
-    pub password: String,
-    /// Path of the certificate.
-    pub certificate: PathBuf,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-pub struct Treasury {
-    pub address: String,
-    pub certificate: PathBuf,
-    pub macaroon: PathBuf,
-}
-
 /// The simnet of this run.
 #[derive(Debug)]
 pub struct World {
     pub reaper: Reaper,
-    pub ready: Ready,
+    pub chain: ChainAccess,
+    pub treasury: Treasury,
+    pub binaries: NodeBinaries,
+    pub miner: Miner,
     pub dir: TempDir,
 }
 
@@ -56,30 +39,21 @@ pub async fn world() -> &'static World {
 
 async fn start() -> World {
     let dir = tempfile::Builder::new().prefix("scale-lnd-test-").tempdir().unwrap();
-    let options = Options { program: program(), grace: Duration::ZERO, record: None };
+    let options = Options { grace: Duration::ZERO, ..Options::new(&program()) };
     let reaper = Reaper::start(&options, |_| {}).await.unwrap();
-    let ready_file = dir.path().join("ready.json");
-    let log = dir.path().join("dev.log");
-    let spawn = Spawn::new("dev", program())
-        .arg("dev")
-        .arg("--data-dir")
-        .arg(dir.path().join("dev").to_str().unwrap())
-        .arg("--ready-file")
-        .arg(ready_file.to_str().unwrap())
-        .arg("--port")
-        .arg(ports::free(1).to_string())
-        .arg("--lnd-rest")
-        .log(&log);
-    let process = reaper.spawn(spawn).await.unwrap();
-    let ready = super::eventually("scale-lnd dev is ready", Duration::from_secs(180), || async {
-        if let Some(exit) = process.exit() {
-            panic!("scale-lnd dev ended ({exit:?}):\n{}", tail(&log));
-        }
-        let text = std::fs::read_to_string(&ready_file).ok()?;
-        serde_json::from_str::<Ready>(&text).ok()
-    });
-    let ready = ready.await;
-    World { reaper, ready, dir }
+    let binaries = NodeBinaries::find().unwrap();
+    let sealer = Sealer::single(SealKey::from_bytes([7; 32]));
+    let plan = TreasuryPlan::open(&dir.path().join("treasury"), &sealer, "world").unwrap();
+    let address = plan.mining_address().unwrap();
+    let (btcd, mut kept, _) = start_chain(&reaper, &binaries.btcd, &dir.path().join("btcd"), &address).await.unwrap();
+    let treasury = plan.start(&reaper, &binaries.lnd, &btcd.access, false).await.unwrap();
+    mature_chain(&btcd, &mut kept).await.unwrap();
+    treasury.wait_funded(TREASURY_SAT).await.unwrap();
+    let (mined, mut blocks) = mpsc::unbounded_channel();
+    tokio::spawn(async move { while blocks.recv().await.is_some() {} });
+    let (chain, rpc) = (btcd.access.clone(), btcd.rpc.clone());
+    let miner = Miner::start(rpc, kept, Policy::default(), mined);
+    World { reaper, chain, treasury, binaries, miner, dir }
 }
 
 /// The last lines of a log, for a failure's message.

@@ -23,8 +23,7 @@ fn smoke_two_users_get_nodes_and_one_pays_the_other() {
         assert_eq!(first["payment"]["value_sat"], "50000");
         assert!(first["channel"]["channel_point"].is_string(), "a channel opened by itself: {first:#}");
 
-        let bob = api.get("channelbalance", &[("uuid", "bob")]).await.ok();
-        assert_eq!(bob["local_balance"]["sat"], "50000");
+        api.in_channels("bob", 50_000).await;
 
         let small = api.invoice("bob", 1_000).await;
         let second = api.post("pay", json!({ "uuid": "alice", "payreq": small, "open": "never", "wait": 50 })).await;
