@@ -21,9 +21,9 @@ use std::time::Duration;
 
 /// The header.
 pub const HEADER: &str = "idempotency-key";
-/// A record that says "in flight" for longer than any call takes was left by a master that died. All these calls may be
-/// repeated, so the next one may take it over.
-const ABANDONED_AFTER: Duration = Duration::from_secs(90);
+/// A record that says "in flight" for longer than this was most likely left by a master that died. Every call that comes
+/// here may be repeated without harm, so that the next one takes it over; the first can then no longer write.
+const ABANDONED_AFTER: Duration = Duration::from_secs(10);
 
 /// What an Idempotency-Key stands for: (API key, key) and the request it came with.
 #[derive(Debug, Clone, PartialEq, Eq)]

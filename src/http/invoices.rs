@@ -10,6 +10,7 @@ use crate::app::refuse;
 use crate::lnd::macaroon::Grant;
 use crate::lnd::proto::lnrpc;
 use crate::lnd::{LndError, LndErrorKind};
+use crate::model;
 use crate::model::ids::Uuid;
 use crate::model::problem::{Code, Refusal};
 use axum::response::Response;
@@ -129,9 +130,10 @@ fn preimage(node: &NodeHandle, key: &str) -> Result<[u8; 32], Refusal> {
 pub(super) async fn decodepayreq(call: Call, params: DecodeParams) -> Result<Response, Refusal> {
     let lnd = call.lnd(&params.uuid, Grant::Read).await?;
     match lnd.client.decode_pay_req(&lnd.macaroon, &params.payreq.0).await {
-        // The only thing that lnd can dislike here is what it was given.
+        // The only thing that lnd can dislike here is what it was given. `pay` has a code for each reason; so has this.
         Err(LndError { kind: LndErrorKind::Refused, message }) => {
-            Err(Refusal::parameter(Code::PayreqMalformed, "payreq", message))
+            let malformed = Refusal::parameter(Code::PayreqMalformed, "payreq", message);
+            Err(model::invoice::Invoice::parse(&params.payreq.0, call.state.network).err().unwrap_or(malformed))
         }
         answer => ok(&lnd.done(answer).await?),
     }

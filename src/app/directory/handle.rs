@@ -146,7 +146,7 @@ impl NodeHandle {
         self.ready().await?;
         let state = self.state.load();
         if state.node.phase == Phase::Deleting && !grant.is_read() {
-            return Err(Refusal::new(Code::NodeStopped, "the node is being deleted").retry_after(5));
+            return Err(Refusal::new(Code::NodeDeleted, "this user's node is being deleted"));
         }
         let place = self.bulkhead.enter(Instant::now())?;
         let client = self.parts.lnds.client(&state.node).map_err(|error| refuse::any(&error))?;
