@@ -14,7 +14,7 @@ mod seal_key;
 mod signals;
 
 use crate::config::ConfigFault;
-use crate::dev::reaper;
+use crate::dev::{self, reaper};
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -33,6 +33,8 @@ pub struct Cli {
 enum Command {
     /// Run a master: the REST API, the workflows, the agents' listener
     Master(run::MasterArgs),
+    /// Run the whole system on this machine, on simnet, until Ctrl-C
+    Dev(dev::DevArgs),
     /// Run the agent of a host, which starts and adopts that host's lnds
     Lndserver(run::LndserverArgs),
     /// Look at the configuration
@@ -157,6 +159,7 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
     match command {
         Command::Master(args) => run::master(args).await,
         Command::Lndserver(args) => run::lndserver(args).await,
+        Command::Dev(args) => Ok(dev::dev(args, signals::shutdown()?).await?),
         Command::Config(command) => config_check::run(command),
         Command::Key(command) => key::run(command).await,
         Command::App(command) => app::run(command).await,

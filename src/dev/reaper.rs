@@ -25,7 +25,7 @@ use std::{
     time::Duration,
 };
 
-pub use process::ProcessId;
+pub use process::{ProcessId, with_argument as processes_with_argument};
 pub use protocol::{ADOPTED_ORDER, Descendant, Exit, Spawn};
 use protocol::{Message, Request};
 pub use rustix::process::Signal;

@@ -3,7 +3,6 @@
 mod secrets;
 
 use std::{
-    fmt::Write,
     fs,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
@@ -19,7 +18,7 @@ use self::secrets::TreasurySecrets;
 use super::{
     btcd::ChainAccess,
     error::DevError,
-    files::{free_port, log_end, private_dir, write_private},
+    files::{free_port_but, log_end, private_dir, write_private},
     reaper::{ADOPTED_ORDER, Reaper, Spawn, Spawned},
 };
 use crate::{
@@ -38,23 +37,13 @@ const START_LIMIT: Duration = Duration::from_secs(120);
 /// lnd does not tell of a new balance by itself in a way that is simpler than asking.
 const ASK_EVERY: Duration = Duration::from_millis(50);
 
-/// The treasury's secrets and folder, before its lnd runs.
-pub struct TreasuryPlan {
-    dir: PathBuf,
-    secrets: TreasurySecrets,
-}
-
-impl std::fmt::Debug for TreasuryPlan {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.debug_struct("TreasuryPlan").field("dir", &self.dir).finish_non_exhaustive()
-    }
-}
-
-/// The running treasury.
-#[derive(Debug)]
-pub struct Treasury {
+/// How to reach the treasury. All of it is known, and all files are there, before its lnd runs.
+#[derive(Debug, Clone)]
+pub struct TreasuryAccess {
     /// Its gRPC.
-    pub address: SocketAddr,
+    pub rpc: SocketAddr,
+    /// Where its peers reach it.
+    pub p2p: SocketAddr,
     /// Its REST, where that was asked for.
     pub rest: Option<SocketAddr>,
     pub certificate: PathBuf,
@@ -62,6 +51,24 @@ pub struct Treasury {
     pub funding_macaroon: PathBuf,
     /// Everything, for the developer.
     pub admin_macaroon: PathBuf,
+}
+
+/// The treasury before its lnd runs, and between two runs of it.
+pub struct TreasuryPlan {
+    dir: PathBuf,
+    secrets: TreasurySecrets,
+    pub access: TreasuryAccess,
+}
+
+impl std::fmt::Debug for TreasuryPlan {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("TreasuryPlan").field("access", &self.access).finish_non_exhaustive()
+    }
+}
+
+/// The running treasury.
+#[derive(Debug)]
+pub struct Treasury {
     pub identity_pubkey: String,
     client: LndClient,
     admin: Macaroon,
@@ -76,11 +83,27 @@ struct Ports {
 }
 
 impl TreasuryPlan {
-    /// Makes the folder and the secrets, sealed under the deployment's key, unless an earlier run did.
-    pub fn open(dir: &Path, sealer: &Sealer, deployment: &str) -> Result<Self, DevError> {
-        private_dir(dir)?;
+    /// Makes the folder, the secrets (sealed under the deployment's key), the certificate and the macaroons, keeping what
+    /// an earlier run made. Ports stay the same where they are free, so that peers find the treasury again.
+    pub fn open(dir: &Path, sealer: &Sealer, deployment: &str, with_rest: bool) -> Result<Self, DevError> {
+        private_dir(&dir.join("lnd"))?;
         let secrets = TreasurySecrets::load_or_make(&dir.join("secrets.sealed"), sealer, deployment)?;
-        Ok(Self { dir: dir.to_owned(), secrets })
+        let ports = choose_ports(&dir.join("ports.json"))?;
+        let at = |port: Option<u16>| SocketAddr::from((Ipv4Addr::LOCALHOST, port.unwrap_or_default()));
+        let access = TreasuryAccess {
+            rpc: at(ports.rpc),
+            p2p: at(ports.p2p),
+            rest: with_rest.then(|| at(ports.rest)),
+            certificate: dir.join("lnd/tls.cert"),
+            funding_macaroon: dir.join("funding.macaroon"),
+            admin_macaroon: dir.join("admin.macaroon"),
+        };
+        let plan = Self { dir: dir.to_owned(), secrets, access };
+        plan.make_certificate()?;
+        let funding = plan.bake(&[Grant::Read, Grant::Address, Grant::Withdraw])?;
+        write_private(&plan.access.funding_macaroon, funding.as_bytes())?;
+        write_private(&plan.access.admin_macaroon, plan.bake(&[Grant::Admin])?.as_bytes())?;
+        Ok(plan)
     }
 
     /// The address for mined coins.
@@ -90,23 +113,17 @@ impl TreasuryPlan {
 
     /// Starts the lnd and waits until its wallet is open: made at the first start, unlocked at later ones. btcd runs, and
     /// no more than a first block may be mined before the wallet is there, or it would not see its coins.
-    pub async fn start(
-        &self,
-        reaper: &Reaper,
-        program: &Path,
-        chain: &ChainAccess,
-        with_rest: bool,
-    ) -> Result<Treasury, DevError> {
-        let ports = self.choose_ports()?;
-        let certificate = self.prepare(chain, ports, with_rest)?;
-        let at = |port: Option<u16>| SocketAddr::from((Ipv4Addr::LOCALHOST, port.unwrap_or_default()));
-        let pinned = fs::read(&certificate).map_err(DevError::file("read", &certificate))?;
+    pub async fn start(&self, reaper: &Reaper, program: &Path, chain: &ChainAccess) -> Result<Treasury, DevError> {
+        self.write_conf(chain)?;
+        let pinned = fs::read(&self.access.certificate).map_err(DevError::file("read", &self.access.certificate))?;
         let pinned = PinnedCert::from_pem(&pinned).map_err(unusable)?;
-        let client = LndClient::new(&at(ports.rpc).to_string(), &pinned).map_err(unusable)?;
+        let client = LndClient::new(&self.access.rpc.to_string(), &pinned).map_err(unusable)?;
         let log = self.dir.join("lnd.out");
-        let spawn = Spawn::new("treasury", program).arg(format!("--lnddir={}", self.lnd_dir().display())).log(&log);
-        let mut process =
-            reaper.spawn(spawn.stop_order(ADOPTED_ORDER)).await.map_err(DevError::io("start the treasury's lnd"))?;
+        let spawn = Spawn::new("treasury", program)
+            .arg(format!("--lnddir={}", self.dir.join("lnd").display()))
+            .log(&log)
+            .stop_order(ADOPTED_ORDER);
+        let mut process = reaper.spawn(spawn).await.map_err(DevError::io("start the treasury's lnd"))?;
         let opened = timeout(START_LIMIT, self.open_wallet(&client));
         let (admin, identity_pubkey) = tokio::select! {
             opened = opened => opened.map_err(|_| too_long("the start of the treasury"))??,
@@ -114,67 +131,33 @@ impl TreasuryPlan {
                 return Err(DevError::Ended { name: "treasury".into(), exit, log: log_end(&log) });
             }
         };
-        let (funding_macaroon, admin_macaroon) = self.write_macaroons(&admin)?;
-        let (address, rest) = (at(ports.rpc), with_rest.then(|| at(ports.rest)));
-        Ok(Treasury {
-            address,
-            rest,
-            certificate,
-            funding_macaroon,
-            admin_macaroon,
-            identity_pubkey,
-            client,
-            admin,
-            process,
-        })
+        Ok(Treasury { identity_pubkey, client, admin, process })
     }
 
-    fn lnd_dir(&self) -> PathBuf {
-        self.dir.join("lnd")
-    }
-
-    /// The same as last time where they are free: peers find the treasury again.
-    fn choose_ports(&self) -> Result<Ports, DevError> {
-        let path = self.dir.join("ports.json");
-        let last: Ports = fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
-        let ports = Ports {
-            rpc: Some(free_port(last.rpc)?),
-            p2p: Some(free_port(last.p2p)?),
-            rest: Some(free_port(last.rest)?),
-        };
-        write_private(&path, &serde_json::to_vec(&ports).map_err(unusable)?)?;
-        Ok(ports)
-    }
-
-    /// Writes certificate and lnd.conf; returns the certificate's path. The chain's password is only in that file.
-    fn prepare(&self, chain: &ChainAccess, ports: Ports, with_rest: bool) -> Result<PathBuf, DevError> {
-        let dir = self.lnd_dir();
-        private_dir(&dir)?;
-        let certificate = dir.join("tls.cert");
-        if !certificate.exists() || !dir.join("tls.key").exists() {
-            let made = make_lnd_cert(&[], &[], SystemClock.now()).map_err(unusable)?;
-            write_private(&dir.join("tls.key"), made.key_pem.as_bytes())?;
-            write_private(&certificate, made.cert_pem.as_bytes())?;
+    fn make_certificate(&self) -> Result<(), DevError> {
+        let (certificate, key) = (&self.access.certificate, self.dir.join("lnd/tls.key"));
+        if certificate.exists() && key.exists() {
+            return Ok(());
         }
-        let at = |port: Option<u16>| format!("127.0.0.1:{}", port.unwrap_or_default());
-        let mut conf = String::from("[Application Options]\nalias=treasury\nnobootstrap=true\n");
-        let rest = if with_rest { format!("restlisten={}", at(ports.rest)) } else { "norest=true".to_owned() };
-        // Writing to a String cannot fail.
-        let _ = write!(
-            conf,
-            "rpclisten={}\nlisten={}\n{rest}\nlogging.console.disable=true\nmaxpendingchannels=50\n\
+        let made = make_lnd_cert(&[], &[], SystemClock.now()).map_err(unusable)?;
+        write_private(&key, made.key_pem.as_bytes())?;
+        write_private(certificate, made.cert_pem.as_bytes())
+    }
+
+    /// The chain's password is in this file only.
+    fn write_conf(&self, chain: &ChainAccess) -> Result<(), DevError> {
+        let TreasuryAccess { rpc, p2p, rest, .. } = &self.access;
+        let rest = rest.map_or_else(|| "norest=true".to_owned(), |rest| format!("restlisten={rest}"));
+        let ChainAccess { rpc: chain_rpc, user, password, certificate, .. } = chain;
+        let (password, certificate) = (password.expose_secret(), certificate.display());
+        let conf = format!(
+            "[Application Options]\nalias=treasury\nnobootstrap=true\nlogging.console.disable=true\n\
+             rpclisten={rpc}\nlisten={p2p}\n{rest}\nmaxpendingchannels=50\n\
              grpc.client-allow-ping-without-stream=true\nprotocol.wumbo-channels=true\n\
              bitcoin.simnet=true\nbitcoin.node=btcd\nbitcoin.defaultchanconfs=1\n\
-             btcd.rpchost={}\nbtcd.rpcuser={}\nbtcd.rpcpass={}\nbtcd.rpccert={}\n",
-            at(ports.rpc),
-            at(ports.p2p),
-            chain.rpc,
-            chain.user,
-            chain.password.expose_secret(),
-            chain.certificate.display()
+             btcd.rpchost={chain_rpc}\nbtcd.rpcuser={user}\nbtcd.rpcpass={password}\nbtcd.rpccert={certificate}\n"
         );
-        write_private(&dir.join("lnd.conf"), conf.as_bytes())?;
-        Ok(certificate)
+        write_private(&self.dir.join("lnd/lnd.conf"), conf.as_bytes())
     }
 
     /// Makes or unlocks the wallet, proves the macaroon by a call, and sees to it that the wallet knows the address that
@@ -211,20 +194,25 @@ impl TreasuryPlan {
         Ok(())
     }
 
-    fn write_macaroons(&self, admin: &Macaroon) -> Result<(PathBuf, PathBuf), DevError> {
-        let (funding_path, admin_path) = (self.dir.join("funding.macaroon"), self.dir.join("admin.macaroon"));
-        let funding = self.bake(&[Grant::Read, Grant::Address, Grant::Withdraw])?;
-        write_private(&funding_path, funding.as_bytes())?;
-        write_private(&admin_path, admin.as_bytes())?;
-        Ok((funding_path, admin_path))
-    }
-
     fn bake(&self, grants: &[Grant]) -> Result<Macaroon, DevError> {
         let mut nonce = [0; 16];
         SysRng.try_fill_bytes(&mut nonce).map_err(unusable)?;
         let ops: Vec<_> = grants.iter().flat_map(|grant| grant.ops()).collect();
         Ok(bake(&self.secrets.root_key(), nonce, &ops, &[]))
     }
+}
+
+fn choose_ports(path: &Path) -> Result<Ports, DevError> {
+    let last: Ports = fs::read(path).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
+    let mut taken = Vec::new();
+    let mut choose = |last| -> Result<Option<u16>, DevError> {
+        let port = free_port_but(last, &taken)?;
+        taken.push(port);
+        Ok(Some(port))
+    };
+    let ports = Ports { rpc: choose(last.rpc)?, p2p: choose(last.p2p)?, rest: choose(last.rest)? };
+    write_private(path, &serde_json::to_vec(&ports).map_err(unusable)?)?;
+    Ok(ports)
 }
 
 impl Treasury {

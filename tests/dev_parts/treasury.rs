@@ -4,7 +4,7 @@ use scale_lnd::{
     dev::{
         binaries::NodeBinaries,
         btcd::{mature_chain, start_chain},
-        miner::{Miner, Policy},
+        miner::{Mined, Miner, Policy},
         reaper::{Reaper, Signal},
         treasury::{Treasury, TreasuryPlan},
     },
@@ -17,21 +17,27 @@ use super::btcd::{LIMIT, reaper};
 
 const BITCOIN_SAT: i64 = 100_000_000;
 
+struct Running {
+    treasury: Treasury,
+    funding: Macaroon,
+    miner: Miner,
+    blocks: mpsc::UnboundedReceiver<Mined>,
+}
+
 /// The chain and the treasury as `dev` starts them.
-async fn start(
-    reaper: &Reaper,
-    dir: &Path,
-) -> (Treasury, Miner, mpsc::UnboundedReceiver<scale_lnd::dev::miner::Mined>) {
+async fn start(reaper: &Reaper, dir: &Path) -> Running {
     let binaries = NodeBinaries::find().unwrap();
     let sealer = Sealer::single(SealKey::from_bytes([7; 32]));
-    let plan = TreasuryPlan::open(&dir.join("treasury"), &sealer, "dev").unwrap();
+    let plan = TreasuryPlan::open(&dir.join("treasury"), &sealer, "dev", false).unwrap();
     let address = plan.mining_address().unwrap();
     let (btcd, mut kept, _) = start_chain(reaper, &binaries.btcd, &dir.join("btcd"), &address).await.unwrap();
-    let treasury = plan.start(reaper, &binaries.lnd, &btcd.access, false).await.unwrap();
+    let treasury = plan.start(reaper, &binaries.lnd, &btcd.access).await.unwrap();
     mature_chain(&btcd, &mut kept).await.unwrap();
     treasury.wait_funded(100 * BITCOIN_SAT).await.unwrap();
     let (mined, blocks) = mpsc::unbounded_channel();
-    (treasury, Miner::start(btcd.rpc, kept, Policy::default(), mined), blocks)
+    let funding = Macaroon::parse(&std::fs::read(&plan.access.funding_macaroon).unwrap()).unwrap();
+    let miner = Miner::start(btcd.rpc, kept, Policy::default(), mined);
+    Running { treasury, funding, miner, blocks }
 }
 
 #[tokio::test]
@@ -39,8 +45,7 @@ async fn the_treasury_has_coins_and_pays_and_is_there_again_after_everything_was
     let work = async {
         let dir = tempfile::tempdir().unwrap();
         let reaper = reaper().await;
-        let (treasury, miner, mut blocks) = start(&reaper, dir.path()).await;
-        let funding = Macaroon::parse(&std::fs::read(&treasury.funding_macaroon).unwrap()).unwrap();
+        let Running { treasury, funding, miner, mut blocks } = start(&reaper, dir.path()).await;
         let (client, admin) = treasury.client();
 
         // The narrow macaroon sends and looks, and nothing else.
@@ -61,16 +66,12 @@ async fn the_treasury_has_coins_and_pays_and_is_there_again_after_everything_was
         reaper.stop(None).await.unwrap();
 
         let reaper = self::reaper().await;
-        let (treasury, _miner, _blocks) = start(&reaper, dir.path()).await;
-        let (client, admin) = treasury.client();
+        let running = start(&reaper, dir.path()).await;
+        let (client, admin) = running.treasury.client();
         let after = client.get_info(admin).await.unwrap();
         assert_eq!(after.identity_pubkey, before.identity_pubkey);
-        assert!(
-            after.block_height > before.block_height,
-            "{} blocks after {}",
-            after.block_height,
-            before.block_height
-        );
+        let (now, then) = (after.block_height, before.block_height);
+        assert!(now > then, "{now} blocks after {then}");
         reaper.stop(None).await.unwrap();
     };
     timeout(2 * LIMIT, work).await.unwrap();

@@ -92,11 +92,21 @@ pub fn descendants(ancestor: i32) -> Vec<Process> {
     below(ancestor, &all())
 }
 
+/// All processes that were started with an argument of this kind. Those of other users may be invisible.
+pub fn with_argument(is_of_kind: impl Fn(&str) -> bool) -> Vec<ProcessId> {
+    let fits = |process: &Process| arguments(process.id.pid).iter().any(|argument| is_of_kind(argument));
+    all().into_iter().filter(|process| !process.zombie && fits(process)).map(|process| process.id).collect()
+}
+
 /// The command line of a process as one string, for messages.
 pub fn command_line(pid: i32) -> String {
+    arguments(pid).join(" ")
+}
+
+fn arguments(pid: i32) -> Vec<String> {
     let raw = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    let words: Vec<_> = raw.split(|byte| *byte == 0).filter(|word| !word.is_empty()).collect();
-    words.iter().map(|word| String::from_utf8_lossy(word)).collect::<Vec<_>>().join(" ")
+    let words = raw.split(|byte| *byte == 0).filter(|word| !word.is_empty());
+    words.map(|word| String::from_utf8_lossy(word).into_owned()).collect()
 }
 
 fn all() -> Vec<Process> {

@@ -164,7 +164,7 @@ impl Supervisor {
         let mut left: BTreeMap<u32, Vec<(ProcessId, String)>> = BTreeMap::new();
         for child in entries.iter().flat_map(|entry| descendants(entry.id.pid)).map(|process| process.id) {
             if entries.iter().all(|entry| entry.id != child) {
-                left.entry(ADOPTED_ORDER).or_default().push((child, format!("process {}", child.pid)));
+                left.entry(ADOPTED_ORDER).or_default().push((child, program_name(child.pid)));
             }
         }
         for entry in entries {
@@ -283,7 +283,7 @@ impl Supervisor {
     }
 
     fn name_of(&self, pid: i32) -> String {
-        self.children.get(&pid).map_or_else(|| format!("process {pid}"), |child| child.name.clone())
+        self.children.get(&pid).map_or_else(|| program_name(pid), |child| child.name.clone())
     }
 
     /// Tells the owner; that it may be gone is the normal case at the end.
@@ -340,6 +340,13 @@ fn list() -> Vec<Descendant> {
         command: command_line(process.id.pid),
     };
     descendants(own_pid()).into_iter().map(to_entry).collect()
+}
+
+/// For messages about what the reaper did not start itself.
+fn program_name(pid: i32) -> String {
+    let line = command_line(pid);
+    let program = line.split(' ').next().and_then(|path| path.rsplit('/').next()).unwrap_or_default();
+    format!("{program} {pid}")
 }
 
 fn own_pid() -> i32 {

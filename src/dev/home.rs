@@ -1,0 +1,191 @@
+//! The data folder of a local system: one owner at a time, and what is kept in it between runs.
+
+use std::{
+    env, fs,
+    fs::File,
+    io,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::FlockOperation;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    error::DevError,
+    files::{SlotPorts, free_port_but, private_dir, write_private},
+    reaper::{self, ProcessId, Signal},
+};
+
+/// The lock, by which a folder is also known to be one of ours.
+const LOCK: &str = "scale-lnd-dev.lock";
+/// What the reaper keeps across `--fresh`: it ends what an earlier run left.
+const PROCESSES: &str = "processes";
+/// The API's port where that is free and nobody asked for another.
+const USUAL_PORT: u16 = 8080;
+
+/// A data folder, locked as long as this lives.
+#[derive(Debug)]
+pub struct Home {
+    dir: PathBuf,
+    _lock: File,
+}
+
+/// The ports that stay the same between runs as long as they are free.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SavedPorts {
+    pub http: Option<u16>,
+    pub agents: Option<u16>,
+    pub agent: Option<u16>,
+    pub slots: Option<u16>,
+}
+
+/// The ports of this run.
+#[derive(Debug)]
+pub struct Ports {
+    /// The REST API.
+    pub http: u16,
+    /// Where the master listens for agents.
+    pub agents: u16,
+    /// Where the agent listens for orders.
+    pub agent: u16,
+    /// The agent's lnds.
+    pub slots: SlotPorts,
+}
+
+impl Home {
+    /// `$XDG_DATA_HOME/scale-lnd/dev`, or else below `~/.local/share`.
+    pub fn usual_dir() -> Result<PathBuf, DevError> {
+        let data = env::var_os("XDG_DATA_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+        let data = data.or_else(|| Some(Path::new(&env::var_os("HOME")?).join(".local/share")));
+        let data = data.ok_or_else(|| DevError::Unusable("HOME is not set: say --data-dir".to_owned()))?;
+        Ok(data.join("scale-lnd/dev"))
+    }
+
+    /// Opens and locks the folder, made if need be. One that holds something else is refused, and so is one that another
+    /// `dev` works in.
+    pub fn open(dir: &Path) -> Result<Self, DevError> {
+        let dir = std::path::absolute(dir).map_err(DevError::file("find", dir))?;
+        if dir.to_str().is_none_or(|text| text.chars().any(char::is_control)) {
+            return Err(DevError::Unusable("the data folder's path must be plain UTF-8".to_owned()));
+        }
+        private_dir(&dir)?;
+        let path = dir.join(LOCK);
+        let is_empty = fs::read_dir(&dir).map_err(DevError::file("read", &dir))?.next().is_none();
+        if !is_empty && !path.exists() {
+            let message = format!("{} holds something else: it is no data folder of `scale-lnd dev`", dir.display());
+            return Err(DevError::Unusable(message));
+        }
+        let open = File::options().write(true).create(true).truncate(false).mode(0o600).open(&path);
+        let lock = open.map_err(DevError::file("open", &path))?;
+        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Self { dir, _lock: lock }),
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                Err(DevError::Unusable(format!("another `scale-lnd dev` runs in {}", dir.display())))
+            }
+            Err(error) => Err(DevError::file("lock", &path)(error.into())),
+        }
+    }
+
+    /// The file of the reaper's record. As long as a reaper holds it, processes of a run may be left.
+    pub fn record(&self) -> PathBuf {
+        self.dir.join(PROCESSES)
+    }
+
+    /// Throws everything away. The reaper runs, so nothing of an earlier run does, but for lnds whose agent and reaper
+    /// were both killed: they are ended here, as no agent will adopt them any more.
+    pub async fn clear(&self) -> Result<(), DevError> {
+        for stray in self.strays() {
+            stray.signal(Signal::KILL).map_err(DevError::io("end an lnd of an earlier run"))?;
+            reaper::ended(stray).await.map_err(DevError::io("wait for an lnd of an earlier run"))?;
+        }
+        let remove = || -> io::Result<()> {
+            for entry in fs::read_dir(&self.dir)? {
+                let entry = entry?;
+                if [LOCK, PROCESSES].iter().any(|kept| entry.file_name() == *kept) {
+                    continue;
+                }
+                if entry.file_type()?.is_dir() {
+                    fs::remove_dir_all(entry.path())?;
+                } else {
+                    fs::remove_file(entry.path())?;
+                }
+            }
+            Ok(())
+        };
+        remove().map_err(DevError::file("empty", &self.dir))
+    }
+
+    fn strays(&self) -> Vec<ProcessId> {
+        let ours = format!("{}/", self.dir("agent").display());
+        let is_ours = |argument: &str| argument.split_once('=').is_some_and(|(_, value)| value.starts_with(&ours));
+        reaper::processes_with_argument(is_ours)
+    }
+
+    /// A path in the folder.
+    pub fn dir(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Chooses the ports of this run. `http` is what was asked for: that one or none; 0: any.
+    pub fn choose_ports(&self, http: Option<u16>) -> Result<Ports, DevError> {
+        let path = self.dir("ports.json");
+        let saved: SavedPorts =
+            fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
+        let slots = SlotPorts::claim(saved.slots)?;
+        let wanted = match http {
+            Some(0) => saved.http.filter(|port| *port != USUAL_PORT),
+            Some(port) => Some(port),
+            None => saved.http.or(Some(USUAL_PORT)),
+        };
+        let port = free_port_but(wanted, &[])?;
+        if http.is_some_and(|asked| asked != 0 && asked != port) {
+            return Err(DevError::Unusable(format!("port {} is in use", http.unwrap_or_default())));
+        }
+        let agents = free_port_but(saved.agents, &[port])?;
+        let agent = free_port_but(saved.agent, &[port, agents])?;
+        let now = SavedPorts { http: Some(port), agents: Some(agents), agent: Some(agent), slots: Some(slots.base) };
+        let text = serde_json::to_vec(&now).map_err(|error| DevError::file("write", &path)(error.into()))?;
+        write_private(&path, &text)?;
+        Ok(Ports { http: port, agents, agent, slots })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_folder_has_one_owner_and_nothing_strange_is_ever_emptied() {
+        let dir = tempfile::tempdir().unwrap();
+        let ours = dir.path().join("ours");
+        let home = Home::open(&ours).unwrap();
+        assert!(Home::open(&ours).is_err());
+        fs::create_dir_all(ours.join("btcd/data")).unwrap();
+        home.clear().await.unwrap();
+        assert!(!ours.join("btcd").exists());
+        drop(home);
+        Home::open(&ours).unwrap();
+
+        fs::write(dir.path().join("letter"), "dear").unwrap();
+        assert!(Home::open(dir.path()).is_err());
+    }
+
+    #[test]
+    fn ports_stay_the_same_and_an_asked_one_is_that_one_or_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::open(&dir.path().join("home")).unwrap();
+        let first = home.choose_ports(Some(0)).unwrap();
+        let ports = (first.http, first.agents, first.agent, first.slots.base);
+        drop(first);
+        let again = home.choose_ports(Some(0)).unwrap();
+        assert_eq!((again.http, again.agents, again.agent, again.slots.base), ports);
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        assert!(home.choose_ports(Some(taken.local_addr().unwrap().port())).is_err());
+    }
+}
