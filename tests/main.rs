@@ -6,6 +6,7 @@ mod cli;
 mod dev_parts;
 mod harness;
 mod lnd_rest;
+mod lndserver;
 mod matrix;
 mod store_contract;
 mod story;

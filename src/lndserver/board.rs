@@ -78,15 +78,18 @@ impl Board {
     /// loses nothing.
     pub async fn take_unreported(&self) -> Vec<NodeStatus> {
         loop {
-            let mut inner = self.inner();
-            let names = std::mem::take(&mut inner.unreported);
-            let taken: Vec<_> = names.iter().filter_map(|name| inner.nodes.get(name).cloned()).collect();
-            drop(inner);
+            let taken = self.take_now();
             if !taken.is_empty() {
                 return taken;
             }
             self.changed.notified().await;
         }
+    }
+
+    fn take_now(&self) -> Vec<NodeStatus> {
+        let mut inner = self.inner();
+        let names = std::mem::take(&mut inner.unreported);
+        names.iter().filter_map(|name| inner.nodes.get(name).cloned()).collect()
     }
 }
 

@@ -7,6 +7,7 @@
 
 use super::conf::LND_CONF;
 use super::files::{self, NodeDir};
+use crate::fault;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid};
 use std::fs::{self, File};
 use std::io;
@@ -43,7 +44,7 @@ pub enum Found {
 
 impl Lnd {
     /// Starts `binary` on the folder whose lock is given.
-    pub fn start(binary: &Path, dir: &NodeDir, lock: File) -> io::Result<Self> {
+    pub async fn start(binary: &Path, dir: &NodeDir, lock: File) -> io::Result<Self> {
         let output =
             fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(dir.instance(OUTPUT))?;
         let mut command = Command::new(binary);
@@ -61,6 +62,7 @@ impl Lnd {
         // Closes the agent's copy of the lock.
         drop(command);
         let pid = Pid::from_child(&child);
+        fault::point("lndserver.start.forked").await;
         let lnd = Self::watch(pid)?;
         // Only a help for whoever looks; the lock is what counts.
         let note = format!("{} {}\n", pid.as_raw_nonzero(), start_time(pid).unwrap_or_default());

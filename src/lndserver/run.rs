@@ -15,6 +15,7 @@ use super::service::AgentService;
 use crate::pki::PkiError;
 use std::io;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -62,7 +63,8 @@ pub async fn run(config: AgentConfig, stop: CancellationToken) -> Result<(), Run
     let listener = TcpListener::bind(config.listen).await.map_err(io_error("the agent's port cannot be used"))?;
     let port = listener.local_addr().map_err(io_error("the agent's port cannot be used"))?.port();
     let at = SocketAddr::new(config.address, port);
-    let parts = Parts::open(&config, data).map_err(io_error("the agent's own files"))?;
+    let lnd = find_program(&config.lnd).map_err(io_error("lnd is not there"))?;
+    let parts = Parts::open(&config, lnd, data).map_err(io_error("the agent's own files"))?;
 
     // A host that was enrolled looks after its lnds before anything else, however its certificate and the masters are.
     let known = match member::identity(&parts.shared.data)? {
@@ -80,6 +82,16 @@ pub async fn run(config: AgentConfig, stop: CancellationToken) -> Result<(), Run
     serve(&config, listener, member, host, parts, stop).await
 }
 
+/// Where the program is: an lnd has no PATH to be found in, since its environment is empty.
+fn find_program(name: &Path) -> io::Result<PathBuf> {
+    if name.components().count() > 1 {
+        return std::path::absolute(name);
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut candidates = std::env::split_paths(&path).map(|folder| folder.join(name));
+    candidates.find(|candidate| candidate.is_file()).ok_or_else(|| io::ErrorKind::NotFound.into())
+}
+
 struct Parts {
     shared: Arc<Shared>,
     outbox: Arc<Outbox>,
@@ -87,12 +99,12 @@ struct Parts {
 }
 
 impl Parts {
-    fn open(config: &AgentConfig, data: DataDir) -> io::Result<Self> {
+    fn open(config: &AgentConfig, lnd: PathBuf, data: DataDir) -> io::Result<Self> {
         let outbox = Arc::new(Outbox::open(data.own("outbox"))?);
         let sequence = Arc::new(Sequence::open(data.own("sequence"))?);
         let shared = Arc::new(Shared {
             data,
-            lnd: config.lnd.clone(),
+            lnd,
             address: config.address,
             port_base: config.port_base,
             backoff: config.restart_backoff,

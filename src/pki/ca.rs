@@ -190,7 +190,7 @@ pub fn make_csr() -> Result<(Zeroizing<String>, String), PkiError> {
 
 /// Another request for the same key, for a renewal.
 pub fn make_csr_for(key_pem: &str) -> Result<String, PkiError> {
-    csr(&*Zeroizing::new(KeyPair::from_pem(key_pem).map_err(|_| PkiError::Key)?))
+    csr(&Zeroizing::new(KeyPair::from_pem(key_pem).map_err(|_| PkiError::Key)?))
 }
 
 fn csr(key: &KeyPair) -> Result<String, PkiError> {

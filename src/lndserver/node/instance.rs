@@ -73,7 +73,7 @@ pub(super) async fn start(
     record.starts += 1;
     record.save(dir).map_err(because("the record cannot be kept"))?;
     fault::point("lndserver.start.before").await;
-    let lnd = Lnd::start(&shared.lnd, dir, lock).map_err(because("lnd cannot be started"))?;
+    let lnd = Lnd::start(&shared.lnd, dir, lock).await.map_err(because("lnd cannot be started"))?;
     fault::point("lndserver.start.after").await;
     Ok(Started { lnd, adopted: false })
 }

@@ -1,0 +1,119 @@
+//! A compromised host's certificate can command no other host and speak for none.
+
+use super::world::{World, spec};
+use futures::StreamExt;
+use scale_lnd::error::AgentError;
+use scale_lnd::lndserver::client::{Agents, Order};
+use scale_lnd::lndserver::proto::agent_client::AgentClient;
+use scale_lnd::lndserver::proto::fleet_client::FleetClient;
+use scale_lnd::lndserver::proto::report_request::Report;
+use scale_lnd::lndserver::proto::{
+    ChannelBackup, GetStatusRequest, NodeStatus, Process, RenewRequest, ReportAck, ReportRequest, Stopped, process,
+};
+use scale_lnd::model::NodeId;
+use scale_lnd::model::node::{BackupHead, Runtime};
+use scale_lnd::pki::{self, ClientTls, Credentials};
+use std::net::SocketAddr;
+use std::path::Path;
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+
+/// What somebody has who took over a host.
+fn stolen(world: &World, data: &Path) -> Credentials {
+    let read = |name| std::fs::read_to_string(data.join("agent").join(name)).unwrap();
+    Credentials::from_pem(&read("cert.pem"), &read("key.pem"), world.fleet.ca()).unwrap()
+}
+
+fn fleet(world: &World, own: &Credentials) -> FleetClient<Channel> {
+    let tls = world.fleet.trust().dial_master(own).unwrap();
+    FleetClient::new(tls.channel(&ClientTls::endpoint(&world.master.to_string()).unwrap()))
+}
+
+async fn report(world: &World, own: &Credentials, report: Report) -> Result<ReportAck, Status> {
+    let request = ReportRequest { generation: 1, sequence: u64::MAX, report: Some(report) };
+    let reports = futures::stream::iter([request]).chain(futures::stream::pending());
+    let mut acks = fleet(world, own).report(reports).await?.into_inner();
+    acks.message().await.map(|ack| ack.expect("an answer"))
+}
+
+fn stopped(node: &NodeId) -> Report {
+    let process = Some(Process { state: Some(process::State::Stopped(Stopped {})) });
+    Report::Node(NodeStatus { node_id: node.to_string(), process, wallet: 0, starts: 1 })
+}
+
+#[tokio::test]
+async fn a_hosts_certificate_commands_nobody() {
+    let world = World::new().await;
+    let (bad, good) = (world.machine().await, world.machine().await);
+    let (node, _) = world.node(&good, 0).await;
+    let own = stolen(&world, &bad.data);
+    let host = world.host(&good.host).await;
+
+    let as_master = Agents::new(world.fleet.trust(), own.clone());
+    let refused = as_master.stop_node(Order { host: &host, epoch: 99 }, &node).await;
+    assert!(matches!(refused, Err(AgentError::Unreachable(_) | AgentError::Unknown(_))), "{refused:?}");
+    // Nor even its own agent.
+    let refused = as_master.status(&world.host(&bad.host).await).await;
+    assert!(refused.is_err(), "{refused:?}");
+    assert_eq!(good.lnds_of(&node).len(), 1);
+
+    // Nor does anybody without a certificate, or a master of another deployment.
+    let tls = pki::for_enrolment(world.fleet.ca().fingerprint()).unwrap();
+    let endpoint = ClientTls::endpoint(&SocketAddr::new(good.address, 8082).to_string()).unwrap();
+    assert!(AgentClient::new(tls.channel(&endpoint)).get_status(GetStatusRequest {}).await.is_err());
+    let elsewhere = World::new().await;
+    let foreign = Agents::new(world.fleet.trust(), elsewhere.own.clone());
+    assert!(foreign.status(&host).await.is_err());
+    world.agents.ensure_node(Order { host: &host, epoch: 1 }, spec(&node, 0)).await.expect("a master of ours does");
+}
+
+#[tokio::test]
+async fn a_hosts_certificate_speaks_for_its_own_host_only() {
+    let world = World::new().await;
+    let (mut bad, good) = (world.machine().await, world.machine().await);
+    let (node, _) = world.node(&good, 0).await;
+    let before = world.runtime(&node, |_| true).await;
+    world.kill(&mut bad).await;
+    let own = stolen(&world, &bad.data);
+
+    let ack = report(&world, &own, stopped(&node)).await.unwrap();
+    assert_eq!(ack.refused, "the node has no slot on this host");
+    let backup = Report::Backup(ChannelBackup { node_id: node.to_string(), bytes: Vec::new() });
+    let ack = report(&world, &own, backup).await.unwrap();
+    assert_eq!(ack.refused, "the node has no slot on this host");
+    assert_eq!(world.get::<Runtime>(node.as_str()).await.unwrap().process, before.process);
+    assert!(world.get::<BackupHead>(node.as_str()).await.is_none());
+
+    // A certificate for another key is not issued, and a master takes no host for a master.
+    let (_, csr) = pki::make_csr().unwrap();
+    let status = fleet(&world, &own).renew(RenewRequest { csr_pem: csr }).await.expect_err("another key");
+    assert_eq!(status.code(), Code::PermissionDenied);
+    assert!(report(&world, &world.own, stopped(&node)).await.is_err(), "masters do not report");
+}
+
+#[tokio::test]
+async fn renewal_keeps_the_key_and_revocation_ends_everything() {
+    let world = World::new().await;
+    let mut machine = world.machine().await;
+    let (node, _) = world.node(&machine, 0).await;
+    world.kill(&mut machine).await;
+    let own = stolen(&world, &machine.data);
+    let key = std::fs::read_to_string(machine.data.join("agent/key.pem")).unwrap();
+    let csr_pem = pki::make_csr_for(&key).unwrap();
+    let renewed = fleet(&world, &own).renew(RenewRequest { csr_pem: csr_pem.clone() }).await.unwrap().into_inner();
+    let renewed = Credentials::from_pem(&renewed.certificate_pem, &key, world.fleet.ca()).unwrap();
+    assert_ne!(renewed.own().serial, own.own().serial);
+    for certificate in [&renewed, &own] {
+        let ack = report(&world, certificate, stopped(&node)).await.expect("both are good until the new one is used");
+        assert_eq!(ack.refused, "");
+    }
+
+    assert!(world.fleet.revoke_host(&machine.host).await.unwrap());
+    for certificate in [&renewed, &own] {
+        let status = report(&world, certificate, stopped(&node)).await.expect_err("void");
+        assert_eq!(status.code(), Code::PermissionDenied);
+        let status =
+            fleet(&world, certificate).renew(RenewRequest { csr_pem: csr_pem.clone() }).await.expect_err("void");
+        assert_eq!(status.code(), Code::PermissionDenied);
+    }
+}

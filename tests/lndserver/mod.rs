@@ -1,0 +1,8 @@
+//! The host agent as a real process with real lnds, driven as a master drives it.
+
+mod certificates;
+mod joining;
+mod orders;
+mod reports;
+mod survival;
+mod world;
