@@ -61,7 +61,7 @@ pub struct Machine {
     pub address: IpAddr,
     pub data: PathBuf,
     pub log: PathBuf,
-    token: String,
+    pub token: String,
     pub process: Spawned,
 }
 

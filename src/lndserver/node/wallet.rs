@@ -45,10 +45,19 @@ async fn follow(client: &LndClient, to: &mpsc::Sender<WalletState>) {
     let mut failures = 0;
     loop {
         let mut states = client.wallet_states();
-        while let Ok(Some(update)) = states.next().await {
-            failures = 0;
-            if to.send(known(update.state)).await.is_err() {
-                return;
+        loop {
+            match states.next().await {
+                Ok(Some(update)) => {
+                    failures = 0;
+                    if to.send(known(update.state)).await.is_err() {
+                        return;
+                    }
+                }
+                Ok(None) => break,
+                Err(error) => {
+                    tracing::debug!(%error, "the state of an lnd's wallet cannot be followed");
+                    break;
+                }
             }
         }
         tokio::time::sleep(RETRY.pause(failures, rand::random())).await;
