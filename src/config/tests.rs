@@ -184,3 +184,49 @@ fn a_password_file_that_everybody_may_read_is_refused() {
     std::fs::set_permissions(&file.path, std::fs::Permissions::from_mode(0o640)).unwrap();
     assert_eq!(source.text().unwrap().expose_secret(), "hunter2");
 }
+
+/// The settings that a file gives when its comments are taken at their word.
+fn uncommented(example: &str) -> String {
+    let is_setting = |line: &str| {
+        let name: String = line.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect();
+        !name.is_empty() && line[name.len()..].starts_with(" = ") || line.starts_with('[') && line.ends_with(']')
+    };
+    let lines = example.lines().map(|line| line.strip_prefix("# ").filter(|rest| is_setting(rest)).unwrap_or(line));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+fn known_keys(faults: &[String]) -> Vec<String> {
+    let lists = faults.iter().filter_map(|fault| fault.split_once("unknown key; [")?.1.split_once("] has "));
+    lists.flat_map(|(_, keys)| keys.split(", ").map(str::to_owned).collect::<Vec<_>>()).collect()
+}
+
+#[test]
+fn the_examples_are_whole_and_right() {
+    let master = include_str!("../../docs/master.example.toml");
+    let agent = include_str!("../../docs/lndserver.example.toml");
+    // As they stand, and with every comment taken at its word (one sealing key is enough then).
+    let all_of_master = uncommented(master).replace("key_files", "#");
+    load(master, &[], &[]).unwrap();
+    load(&all_of_master, &[], &[]).unwrap();
+    let all_of_agent = uncommented(agent);
+    for text in [agent, &all_of_agent] {
+        agent::load(Some(&file(text).path), [], &[]).unwrap();
+    }
+
+    // Nothing is left out: every key that is known stands in them.
+    let colours = uncommented(master).replace("]\n", "]\ncolour = 1\n").replace("]\ncolour = 1\n\n", "]\n\n");
+    let all_faults = load(&colours, &[], &[]).unwrap_err();
+    let keys = known_keys(&all_faults.lines().map(str::to_owned).collect::<Vec<_>>());
+    assert!(keys.len() > 40, "{keys:?}");
+    let in_environment = ["key", "rpc_password"];
+    for key in keys.iter().filter(|key| !in_environment.contains(&key.as_str())) {
+        assert!(master.contains(&format!("{key} = ")), "{key} is not in master.example.toml");
+    }
+    let colours = all_of_agent.replace("[agent]\n", "[agent]\ncolour = 1\n");
+    let faults = agent::load(Some(&file(&colours).path), [], &[]).unwrap_err();
+    let keys = known_keys(&faults.iter().map(ToString::to_string).collect::<Vec<_>>());
+    assert!(keys.len() > 7, "{keys:?}");
+    for key in keys.iter().filter(|key| *key != "join_token") {
+        assert!(agent.contains(&format!("{key} = ")), "{key} is not in lndserver.example.toml");
+    }
+}
