@@ -147,6 +147,8 @@ impl Master {
         });
 
         let ended = tokio::select! {
+            // First: once it is told to stop, parts end one after the other, as they should.
+            biased;
             () = stop.cancelled() => Ok(()),
             Some(ended) = work.join_next() => Err(unexpected(ended)),
             Some(ended) = base.join_next() => Err(unexpected(ended)),

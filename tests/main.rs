@@ -4,6 +4,7 @@
 
 mod cli;
 mod dev_parts;
+mod docs;
 mod harness;
 mod lnd_rest;
 mod lndserver;

@@ -136,7 +136,7 @@ async fn credentials(args: &CredentialsArgs) -> Result<(), Failure> {
     let expiry = args.hours.map(|hours| Caveat::TimeBefore(now() + Duration::hours(hours.into())));
     let macaroon = bake(&keys.root_key(&node)?, nonce, &ops, expiry.as_slice());
     let files = write_files(&args.out, &endpoint, &macaroon, &macaroon_name(&args.grant))?;
-    let looks = args.grant.iter().any(|grant| matches!(grant, Grant::Read | Grant::Admin));
+    let looks = args.grant.iter().any(|grant| matches!(grant, Grant::Read | Grant::GetInfo | Grant::Admin));
     let verb = if looks { " getinfo" } else { "" };
     println!("{}{verb}", lncli(&endpoint, config.deployment.network, &files));
     Ok(())
