@@ -311,7 +311,7 @@ port_base = {base}
     /// The process of the lnd with this identity.
     pub async fn lnd_pid_of(&self, pubkey: &str) -> i32 {
         let nodes: Value = serde_json::from_str(&self.config_cli(&["node", "list", "--json"]).await).unwrap();
-        let node = nodes.as_array().unwrap().iter().find(|n| n["identity_pubkey"] == pubkey).unwrap();
+        let node = nodes.as_array().unwrap().iter().find(|n| n["pubkey"] == pubkey).unwrap();
         let id = node["node"].as_str().unwrap().to_owned();
         let pids = self.lnd_pids().await.into_iter();
         let of_node = pids

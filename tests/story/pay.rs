@@ -23,8 +23,8 @@ fn pay_with_too_little_is_refused_before_any_effect() {
         let payreq = api.invoice("bob", 5_000_000).await;
         let answer = api.post("pay", json!({ "uuid": "alice", "payreq": payreq })).await;
         assert_eq!(answer.problem(409), "insufficient_funds");
-        assert!(answer.body["needed_sat"].as_u64().unwrap() > 5_000_000, "{:#}", answer.body);
-        assert_eq!(answer.body["wallet_sat"], 1_000_000);
+        assert!(answer.body["details"]["needed_sat"].as_u64().unwrap() > 5_000_000, "{:#}", answer.body);
+        assert_eq!(answer.body["details"]["wallet_sat"], 1_000_000);
         let operations = api.get("operations", &[]).await.ok();
         let pays = operations["operations"].as_array().unwrap().iter().filter(|o| o["kind"] == "pay").count();
         assert_eq!(pays, 0, "nothing was done");
@@ -101,7 +101,7 @@ fn what_an_app_may_cost_is_limited() {
         let payreq = api.invoice("bob", 50_000).await;
         let answer = api.post("pay", json!({ "uuid": "alice", "payreq": payreq })).await;
         assert_eq!(answer.problem(409), "limit_exceeded");
-        assert_eq!(answer.body["limit_name"], "outgoing_sat_per_day");
+        assert_eq!(answer.body["details"]["limit_name"], "outgoing_sat_per_day");
         let third = api.post("create", json!({ "uuid": "carol" })).await;
         assert_eq!(third.problem(409), "limit_exceeded");
         let unknown = api.get("node", &[("uuid", "carol")]).await;
