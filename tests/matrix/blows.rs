@@ -3,8 +3,10 @@
 use crate::harness::world::tail;
 use crate::harness::{Answer, Api, Deployment, eventually};
 use reqwest::Method;
-use scale_lnd::dev::reaper::Signal;
+use scale_lnd::dev::reaper::{Signal, Spawned};
 use serde_json::Value;
+use sqlx::ConnectOptions;
+use sqlx::sqlite::SqliteConnectOptions;
 use std::time::Duration;
 
 /// Who is struck, and how.
@@ -108,7 +110,7 @@ async fn kill_agent(d: &mut Deployment, point: &str, call: &Call) {
 async fn stop_master(d: &mut Deployment, point: &str, call: &Call) {
     let (stopped, go) = paused_master(d, point, call).await;
     let process = d.masters[stopped].process.clone();
-    d.signal(&process, Signal::STOP).await;
+    stop_between_commits(d, &process).await;
     let second = d.start_master(&[]).await;
     let answer = call.until_done(&d.api_of(second), point).await;
     std::fs::write(go, b"").unwrap();
@@ -122,4 +124,20 @@ async fn stop_master(d: &mut Deployment, point: &str, call: &Call) {
     .await;
     let again = call.until_done(&d.api_of(second), point).await;
     assert_eq!(again, answer, "the same answer before and after the woken master, at {point}");
+}
+
+/// Stops the master while it does not hold SQLite's lock. One that is stopped inside a commit keeps everybody from writing
+/// until it is woken: nothing can go wrong then, but nothing goes on either, which is SQLite's way and not the point here.
+async fn stop_between_commits(d: &Deployment, process: &Spawned) {
+    let options = SqliteConnectOptions::new().filename(d.path("store.db")).busy_timeout(Duration::ZERO);
+    let mut store = options.connect().await.unwrap();
+    for _ in 0..100 {
+        d.signal(process, Signal::STOP).await;
+        if sqlx::query("BEGIN IMMEDIATE").execute(&mut store).await.is_ok() {
+            sqlx::query("ROLLBACK").execute(&mut store).await.unwrap();
+            return;
+        }
+        d.signal(process, Signal::CONT).await;
+    }
+    panic!("the master is always in the middle of a commit");
 }
