@@ -110,7 +110,7 @@ lease_ttl_ms = {lease_ttl_ms}
             user = chain.user,
             password = chain.password_file.display(),
             cert = chain.certificate.display(),
-            treasury = treasury.address,
+            treasury = treasury.rpc,
             treasury_cert = treasury.certificate.display(),
             treasury_macaroon = treasury.funding_macaroon.display(),
         );

@@ -4,7 +4,7 @@ use scale_lnd::dev::binaries::NodeBinaries;
 use scale_lnd::dev::btcd::{ChainAccess, mature_chain, start_chain};
 use scale_lnd::dev::miner::{Miner, Policy};
 use scale_lnd::dev::reaper::{Options, Reaper};
-use scale_lnd::dev::treasury::{Treasury, TreasuryPlan};
+use scale_lnd::dev::treasury::{Treasury, TreasuryAccess, TreasuryPlan};
 use scale_lnd::seal::{SealKey, Sealer};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -24,7 +24,9 @@ pub fn program() -> PathBuf {
 pub struct World {
     pub reaper: Reaper,
     pub chain: ChainAccess,
-    pub treasury: Treasury,
+    pub treasury: TreasuryAccess,
+    /// Its lnd runs as long as this is here.
+    _treasury: Treasury,
     pub binaries: NodeBinaries,
     pub miner: Miner,
     pub dir: TempDir,
@@ -43,17 +45,17 @@ async fn start() -> World {
     let reaper = Reaper::start(&options, |_| {}).await.unwrap();
     let binaries = NodeBinaries::find().unwrap();
     let sealer = Sealer::single(SealKey::from_bytes([7; 32]));
-    let plan = TreasuryPlan::open(&dir.path().join("treasury"), &sealer, "world").unwrap();
+    let plan = TreasuryPlan::open(&dir.path().join("treasury"), &sealer, "world", false).unwrap();
     let address = plan.mining_address().unwrap();
     let (btcd, mut kept, _) = start_chain(&reaper, &binaries.btcd, &dir.path().join("btcd"), &address).await.unwrap();
-    let treasury = plan.start(&reaper, &binaries.lnd, &btcd.access, false).await.unwrap();
+    let treasury = plan.start(&reaper, &binaries.lnd, &btcd.access).await.unwrap();
     mature_chain(&btcd, &mut kept).await.unwrap();
     treasury.wait_funded(TREASURY_SAT).await.unwrap();
     let (mined, mut blocks) = mpsc::unbounded_channel();
     tokio::spawn(async move { while blocks.recv().await.is_some() {} });
     let (chain, rpc) = (btcd.access.clone(), btcd.rpc.clone());
     let miner = Miner::start(rpc, kept, Policy::default(), mined);
-    World { reaper, chain, treasury, binaries, miner, dir }
+    World { reaper, chain, treasury: plan.access.clone(), _treasury: treasury, binaries, miner, dir }
 }
 
 /// The last lines of a log, for a failure's message.
