@@ -223,7 +223,6 @@ const TEXTS: &[(&str, LndErrorKind)] = &[
     ("verification failed:", LndErrorKind::MacaroonRejected),
     ("macaroon has expired", LndErrorKind::MacaroonRejected),
     ("expected 1 macaroon", LndErrorKind::MacaroonRejected),
-    ("macaroon has expired", LndErrorKind::MacaroonRejected),
     ("cannot get macaroon", LndErrorKind::MacaroonRejected),
     ("cannot decode macaroon", LndErrorKind::MacaroonRejected),
     ("channel not found", LndErrorKind::NotFound),
@@ -293,10 +292,6 @@ mod tests {
                 LndErrorKind::MacaroonRejected,
             ),
             ("permission denied", LndErrorKind::MacaroonRejected),
-            (
-                "caveat \"time-before 2026-11-23T09:10:40Z\" not satisfied: macaroon has expired",
-                LndErrorKind::MacaroonRejected,
-            ),
             ("context deadline exceeded", LndErrorKind::Unknown),
             ("cannot make connection to self", LndErrorKind::Refused),
         ] {
