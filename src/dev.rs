@@ -8,6 +8,7 @@ pub mod binaries;
 pub mod blocks;
 pub mod btcd;
 pub mod chain_rpc;
+mod demo;
 mod deployment;
 pub mod error;
 mod files;
@@ -23,5 +24,6 @@ mod system;
 mod tool;
 pub mod treasury;
 
+pub use demo::{DemoArgs, demo};
 pub use error::DevError;
 pub use run::{DevArgs, dev};

@@ -35,6 +35,8 @@ enum Command {
     Master(run::MasterArgs),
     /// Run the whole system on this machine, on simnet, until Ctrl-C
     Dev(dev::DevArgs),
+    /// Show the whole story on a system of its own: two users, a payment, a close, a withdrawal
+    Demo(dev::DemoArgs),
     /// Run the agent of a host, which starts and adopts that host's lnds
     Lndserver(run::LndserverArgs),
     /// Look at the configuration
@@ -160,6 +162,7 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Master(args) => run::master(args).await,
         Command::Lndserver(args) => run::lndserver(args).await,
         Command::Dev(args) => Ok(dev::dev(args, signals::shutdown()?).await?),
+        Command::Demo(args) => Ok(dev::demo(args, signals::shutdown()?).await?),
         Command::Config(command) => config_check::run(command),
         Command::Key(command) => key::run(command).await,
         Command::App(command) => app::run(command).await,

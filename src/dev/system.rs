@@ -167,7 +167,8 @@ impl System {
         // The blocks on top are no news.
         if block.transactions > 0 {
             let Mined { height, transactions } = block;
-            self.progress.say(format_args!("btcd: block {height} with {transactions} transactions"));
+            let plural = if transactions == 1 { "" } else { "s" };
+            self.progress.say(format_args!("btcd: block {height} with {transactions} transaction{plural}"));
         }
     }
 

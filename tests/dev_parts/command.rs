@@ -1,0 +1,117 @@
+//! `scale-lnd dev` and `scale-lnd demo` as they are typed.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use scale_lnd::dev::reaper::{Exit, Reaper, Signal, Spawn, Spawned};
+use serde_json::Value;
+use tokio::time::{sleep, timeout};
+
+use super::btcd::reaper;
+
+const LIMIT: Duration = Duration::from_secs(180);
+
+struct Dev {
+    process: Spawned,
+    ready: Value,
+}
+
+fn dev(dir: &Path) -> Spawn {
+    Spawn::new("dev", env!("CARGO_BIN_EXE_scale-lnd"))
+        .arg("dev")
+        .arg("--port=0")
+        .arg(format!("--data-dir={}", dir.join("data").display()))
+        .arg(format!("--ready-file={}", ready_file(dir).display()))
+        .log(dir.join("dev.out"))
+}
+
+fn ready_file(dir: &Path) -> PathBuf {
+    dir.join("ready.json")
+}
+
+impl Dev {
+    async fn start(reaper: &Reaper, dir: &Path) -> Self {
+        // That of a killed run would otherwise be found before this run removes it.
+        std::fs::remove_file(ready_file(dir)).ok();
+        let mut process = reaper.spawn(dev(dir)).await.unwrap();
+        let is_ready = async {
+            while !ready_file(dir).exists() {
+                sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::select! {
+            () = is_ready => {}
+            exit = process.exited() => panic!("{exit}: {}", std::fs::read_to_string(dir.join("dev.out")).unwrap()),
+        }
+        let ready = serde_json::from_slice(&std::fs::read(ready_file(dir)).unwrap()).unwrap();
+        Self { process, ready }
+    }
+
+    async fn get(&self, call: &str) -> (u16, Value) {
+        let url = format!("{}/lnd/v1/{call}", self.ready["url"].as_str().unwrap());
+        let request = reqwest::Client::new().get(url).bearer_auth(self.ready["api_key"].as_str().unwrap());
+        let answer = request.send().await.unwrap();
+        (answer.status().as_u16(), answer.json().await.unwrap())
+    }
+}
+
+async fn until_nothing_runs(reaper: &Reaper) {
+    while !reaper.descendants().await.unwrap().is_empty() {
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+async fn dev_is_as_it_was_after_a_kill_and_leaves_nothing_after_ctrl_c() {
+    let work = async {
+        let dir = tempfile::tempdir().unwrap();
+        let reaper = reaper().await;
+        let first = Dev::start(&reaper, dir.path()).await;
+        let (status, alice) = first.get("create?uuid=alice&wait=50").await;
+        assert_eq!(status, 200, "{alice}");
+
+        let mut second = reaper.spawn(dev(dir.path()).log(dir.path().join("second.out"))).await.unwrap();
+        assert_eq!(second.exited().await, Exit::Code(1), "a data folder has one owner");
+
+        reaper.signal(first.process.pid, Signal::KILL).await.unwrap();
+        until_nothing_runs(&reaper).await;
+
+        let mut again = Dev::start(&reaper, dir.path()).await;
+        assert_eq!(again.ready["url"], first.ready["url"]);
+        let info = loop {
+            match again.get("getinfo?uuid=alice").await {
+                (200, info) => break info,
+                (503, _) => sleep(Duration::from_millis(100)).await,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(info["identity_pubkey"], alice["identity_pubkey"]);
+
+        reaper.signal(again.process.pid, Signal::INT).await.unwrap();
+        assert_eq!(again.process.exited().await, Exit::Code(0));
+        assert!(reaper.descendants().await.unwrap().is_empty());
+        assert!(!ready_file(dir.path()).exists());
+        reaper.stop(None).await.unwrap();
+    };
+    timeout(LIMIT, work).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_demo_is_true() {
+    let work = async {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("demo.out");
+        let reaper = reaper().await;
+        let demo = Spawn::new("demo", env!("CARGO_BIN_EXE_scale-lnd")).arg("demo").log(&out);
+        let mut demo = reaper.spawn(demo.env("TMPDIR", dir.path().to_str().unwrap())).await.unwrap();
+        let exit = demo.exited().await;
+        let told = std::fs::read_to_string(&out).unwrap();
+        assert_eq!(exit, Exit::Code(0), "{told}");
+        assert!(told.contains("all of it is true"), "{told}");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "its data is gone");
+        reaper.stop(None).await.unwrap();
+    };
+    timeout(LIMIT, work).await.unwrap();
+}
