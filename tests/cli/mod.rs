@@ -1,5 +1,6 @@
 //! The command line as an operator meets it: what is printed, what is refused, and what is never shown.
 
+mod credentials;
 mod master;
 
 use std::os::unix::fs::PermissionsExt;
