@@ -130,3 +130,73 @@ impl Conf {
         let _ = self.0.write_fmt(text);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::files::DataDir;
+    use super::super::options::LndOption;
+    use super::super::spec::Password;
+    use super::*;
+    use crate::model::{Network, NodeId};
+
+    fn conf(backend: Backend, rest: bool) -> String {
+        let folder = tempfile::tempdir().unwrap();
+        let node = NodeId::parse("n000000000000000000000000").unwrap();
+        let dir = DataDir::open(folder.path()).unwrap().node(&node);
+        let options = vec![LndOption::parse("protocol.wumbo-channels").unwrap()];
+        let network = Network::Simnet;
+        let spec = NodeSpec { node, slot: 1, network, backend, alias: " alice ".to_owned(), rest, options };
+        let ports = Ports::of_slot(10_100, spec.slot).unwrap();
+        render(&spec, &dir, [127, 0, 0, 1].into(), ports).replace(&*dir.path().to_string_lossy(), "DIR")
+    }
+
+    #[test]
+    fn everything_lnd_is_told() {
+        let backend = Backend::Btcd {
+            rpc_host: "127.0.0.1:18556".to_owned(),
+            rpc_user: "user".to_owned(),
+            rpc_password: Password::from("\"a\\b".to_owned()),
+            certificate_pem: String::new(),
+        };
+        insta::assert_snapshot!(conf(backend, true), @r#"
+        [Application Options]
+        lnddir=DIR/instance/lnd
+        tlscertpath=DIR/instance/lnd/tls.cert
+        tlskeypath=DIR/instance/lnd/tls.key
+        rpclisten=127.0.0.1:10103
+        listen=127.0.0.1:10104
+        restlisten=127.0.0.1:10105
+        alias=" alice "
+        nobootstrap=true
+        logging.console.disable=true
+        grpc.client-allow-ping-without-stream=true
+        bitcoin.simnet=true
+        bitcoin.node=btcd
+        btcd.rpchost=127.0.0.1:18556
+        btcd.rpcuser=user
+        btcd.rpcpass="\"a\\b"
+        btcd.rpccert=DIR/instance/backend.cert
+        protocol.wumbo-channels=true
+        "#);
+    }
+
+    #[test]
+    fn other_backends() {
+        let peers = vec!["a:1".to_owned(), "b:2".to_owned()];
+        let neutrino = conf(Backend::Neutrino { peers }, false);
+        assert!(neutrino.contains("norest=true\n") && !neutrino.contains("restlisten"));
+        assert!(neutrino.contains("bitcoin.node=neutrino\nneutrino.connect=a:1\nneutrino.connect=b:2\n"), "{neutrino}");
+        let (rpc_host, rpc_user) = ("h:1".to_owned(), "u".to_owned());
+        let rpc_password = Password::from("p".to_owned());
+        let polled = conf(Backend::Bitcoind { rpc_host, rpc_user, rpc_password, zmq: None }, false);
+        assert!(polled.contains("bitcoind.rpcpolling=true\n"), "{polled}");
+    }
+
+    #[test]
+    fn slots_have_ports_of_their_own() {
+        assert_eq!(Ports::of_slot(10_100, 0), Some(Ports { rpc: 10_100, p2p: 10_101, rest: 10_102 }));
+        assert_eq!(Ports::of_slot(10_100, 1).unwrap().rpc, 10_103);
+        assert_eq!(Ports::of_slot(65_535, 0), None);
+        assert_eq!(Ports::of_slot(10_100, u16::MAX), None);
+    }
+}

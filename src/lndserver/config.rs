@@ -40,8 +40,8 @@ pub struct Backoff {
 impl Backoff {
     /// For restarts of an lnd.
     pub const RESTART: Self = Self { first: Duration::from_millis(500), longest: Duration::from_secs(60) };
-    /// For connections to masters.
-    pub const CONNECT: Self = Self { first: Duration::from_millis(100), longest: Duration::from_secs(5) };
+    /// For connections to masters: a backup has 2 s from its writing to the Store.
+    pub const CONNECT: Self = Self { first: Duration::from_millis(100), longest: Duration::from_secs(2) };
 
     /// The pause before attempt `failures` (the first one is 0), between half and all of the exponential one; `jitter` is
     /// from 0 to 1.

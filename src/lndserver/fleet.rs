@@ -18,6 +18,8 @@ use tonic::{Request, Response, Status, Streaming};
 
 /// An agent that vanished is noticed after two of these.
 const PING_EVERY: Duration = Duration::from_secs(10);
+/// An agent needs two.
+const CALLS_AT_ONCE: usize = 8;
 
 /// Serves agents on `listener` until `stop`; then ends their streams and returns.
 pub async fn serve(
@@ -31,6 +33,7 @@ pub async fn serve(
     Server::builder()
         .http2_keepalive_interval(Some(PING_EVERY))
         .http2_keepalive_timeout(Some(PING_EVERY))
+        .concurrency_limit_per_connection(CALLS_AT_ONCE)
         .add_service(FleetServer::new(service))
         .serve_with_incoming_shutdown(tls.incoming(listener), stop.cancelled_owned())
         .await?;

@@ -38,7 +38,11 @@ impl Host {
         let lnd_version = lnd_version(&shared.lnd).await?;
         let mut nodes = BTreeMap::new();
         for node in shared.data.nodes()? {
-            nodes.insert(node.clone(), Arc::new(Node::run(Arc::clone(&shared), node)?));
+            match Node::run(Arc::clone(&shared), node.clone()) {
+                Ok(running) => drop(nodes.insert(node, Arc::new(running))),
+                // The others must not wait for it. Orders for it fail until a person has looked.
+                Err(error) => tracing::error!(node.id = %node, %error, "a node's record cannot be read"),
+            }
         }
         Ok(Self { identity, shared, agent_port, nodes: Mutex::new(nodes), lnd_version })
     }

@@ -23,8 +23,8 @@ const CA: &str = "ca.pem";
 const HOST: &str = "host.json";
 /// How long a master may take for a certificate.
 const ANSWER_WITHIN: Duration = Duration::from_secs(15);
-/// How often the end of the certificate is looked at: clocks are set.
-const LOOK_EVERY: Duration = Duration::from_secs(60);
+/// How long a renewal that failed waits.
+const TRY_AGAIN: Duration = Duration::from_secs(10);
 
 /// Why the agent is not a member.
 #[derive(Debug, thiserror::Error)]
@@ -106,21 +106,24 @@ impl Member {
 
     /// Renews the certificate at two thirds of its life, as long as this is polled.
     pub async fn keep_fresh(&self, data: &DataDir, masters: &Masters) {
-        let mut looks = tokio::time::interval(LOOK_EVERY);
         loop {
-            looks.tick().await;
             let validity = self.own.own().validity;
+            tokio::time::sleep(validity.next_look(OffsetDateTime::now_utc())).await;
             let now = OffsetDateTime::now_utc();
             if now < validity.renew_at() {
                 continue;
             }
-            if now > validity.not_after {
-                tracing::error!("this host's certificate has expired; it needs a new invitation");
-                continue;
-            }
-            match self.renew(data, masters).await {
+            let renewed = if now <= validity.not_after {
+                self.renew(data, masters).await.map_err(|e| e.to_string())
+            } else {
+                Err("it has expired; this host needs a new invitation".to_owned())
+            };
+            match renewed {
                 Ok(()) => tracing::info!("renewed this host's certificate"),
-                Err(error) => tracing::warn!(%error, "this host's certificate was not renewed"),
+                Err(reason) => {
+                    tracing::warn!(reason, "this host's certificate is not renewed");
+                    tokio::time::sleep(TRY_AGAIN).await;
+                }
             }
         }
     }

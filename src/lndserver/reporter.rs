@@ -56,7 +56,7 @@ impl Reporter {
             let Err(status) = session.run(channel).await;
             let acknowledged = session.acknowledged;
             tracing::warn!(master, status = %status.message(), code = ?status.code(), acknowledged, "reports interrupted");
-            // A master that took something before it left does not count as a failure.
+            // A master that listened for a while before it left does not count as a failure.
             failures = if acknowledged > 0 && began.elapsed() > Backoff::CONNECT.longest { 0 } else { failures + 1 };
             tokio::time::sleep(Backoff::CONNECT.pause(failures, rand::random())).await;
         }

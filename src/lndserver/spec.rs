@@ -221,3 +221,59 @@ impl From<&Backend> for v1::node_spec::Backend {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use v1::node_spec::Backend as Wire;
+
+    fn wire() -> v1::NodeSpec {
+        v1::NodeSpec {
+            node_id: "n000000000000000000000000".to_owned(),
+            slot: 3,
+            network: "regtest".to_owned(),
+            backend: Some(Wire::Btcd(v1::BtcdBackend {
+                rpc_host: "127.0.0.1:1".to_owned(),
+                rpc_user: "user".to_owned(),
+                rpc_password: "hush".to_owned(),
+                certificate_pem: "pem".to_owned(),
+            })),
+            alias: "alice".to_owned(),
+            rest: true,
+            extra_args: vec!["bitcoin.defaultchanconfs=1".to_owned()],
+        }
+    }
+
+    #[test]
+    fn it_survives_the_wire_and_the_disk_and_is_never_shown() {
+        let spec = NodeSpec::try_from(wire()).unwrap();
+        assert_eq!(v1::NodeSpec::from(&spec), wire());
+        let kept = serde_json::to_string(&spec).unwrap();
+        assert_eq!(serde_json::from_str::<NodeSpec>(&kept).unwrap(), spec);
+        assert!(kept.contains("hush"), "the agent's own file has it");
+        assert!(!format!("{spec:?}{:?}", wire()).contains("hush"));
+    }
+
+    #[test]
+    fn what_does_not_fit_names_its_field() {
+        type Spoil = fn(&mut v1::NodeSpec);
+        let spoils: [(&str, Spoil); 8] = [
+            ("node_id", |s| s.node_id = "../x".to_owned()),
+            ("slot", |s| s.slot = 70_000),
+            ("network", |s| s.network = "moon".to_owned()),
+            ("backend", |s| s.backend = None),
+            ("alias", |s| s.alias = "x\nno-macaroons=1".to_owned()),
+            ("alias", |s| s.alias = "é".repeat(17)),
+            ("extra_args", |s| s.extra_args.push("no-macaroons".to_owned())),
+            ("btcd.rpc_user", |s| {
+                let Some(Wire::Btcd(btcd)) = &mut s.backend else { unreachable!() };
+                btcd.rpc_user = "a\n[x]".to_owned();
+            }),
+        ];
+        for (field, spoil) in spoils {
+            let mut spoiled = wire();
+            spoil(&mut spoiled);
+            assert_eq!(NodeSpec::try_from(spoiled).unwrap_err().field, field);
+        }
+    }
+}

@@ -170,6 +170,13 @@ impl Validity {
         self.not_before + (self.not_after - self.not_before) * 2 / 3
     }
 
+    /// How long to wait before asking again whether it is time to renew: until then, but at most a minute, since clocks
+    /// are set, and at least a second.
+    pub fn next_look(&self, now: OffsetDateTime) -> std::time::Duration {
+        let left = (self.renew_at() - now).clamp(time::Duration::SECOND, time::Duration::MINUTE);
+        left.unsigned_abs()
+    }
+
     pub fn contains(&self, now: OffsetDateTime) -> bool {
         self.not_before <= now && now <= self.not_after
     }

@@ -10,8 +10,8 @@ use scale_lnd::lndserver::proto::report_request::Report;
 use scale_lnd::lndserver::proto::{
     ChannelBackup, GetStatusRequest, NodeStatus, Process, RenewRequest, ReportAck, ReportRequest, Stopped, process,
 };
-use scale_lnd::model::NodeId;
 use scale_lnd::model::node::{BackupHead, Runtime};
+use scale_lnd::model::{MasterId, NodeId};
 use scale_lnd::pki::{self, ClientTls, Credentials};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -116,4 +116,25 @@ async fn renewal_keeps_the_key_and_revocation_ends_everything() {
             fleet(&world, certificate).renew(RenewRequest { csr_pem: csr_pem.clone() }).await.expect_err("void");
         assert_eq!(status.code(), Code::PermissionDenied);
     }
+}
+
+/// Certificates of a few seconds: both sides renew in time, and nobody notices but by the serial number.
+#[tokio::test]
+async fn certificates_are_renewed_under_running_connections() {
+    let world = World::with_certificates_for(time::Duration::seconds(6)).await;
+    let (fleet, own) = (world.fleet.clone(), world.own.clone());
+    let master = MasterId::random(&mut rand::rng());
+    let renewing = tokio::spawn(async move { fleet.keep_fresh(&master, &own).await });
+    let machine = world.machine().await;
+    let (node, _) = world.node(&machine, 0).await;
+    let before = (world.own.own().serial, stolen(&world, &machine.data).own().serial);
+    tokio::time::sleep(std::time::Duration::from_secs(8)).await;
+    let host = world.host(&machine.host).await;
+    world.agents.status(&host).await.expect("over the old connection");
+    Agents::new(world.fleet.trust(), world.own.clone()).status(&host).await.expect("over a new one");
+    machine.write_backup(&node, b"after the renewal");
+    assert_eq!(world.backups(&node, 1).await.len(), 1);
+    let after = (world.own.own().serial, stolen(&world, &machine.data).own().serial);
+    assert!(before.0 != after.0 && before.1 != after.1, "{before:?} {after:?}");
+    renewing.abort();
 }

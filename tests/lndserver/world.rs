@@ -67,12 +67,15 @@ pub struct Machine {
 
 impl World {
     pub async fn new() -> Self {
+        Self::with_certificates_for(time::Duration::days(30)).await
+    }
+
+    pub async fn with_certificates_for(life: time::Duration) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = Arc::new(SqliteStore::open(&dir.path().join("db"), SqliteOptions::default()).await.unwrap());
         let clock = Arc::new(MovedClock::default());
         let sealer = Sealer::single(SealKey::from_bytes([7; 32]));
         let deployment = Deployment { name: "test", network: Network::Simnet };
-        let life = time::Duration::days(30);
         let fleet = Fleet::open(store.clone(), clock.clone(), &sealer, deployment, life).await.unwrap();
         let own = fleet.master_credentials(&MasterId::random(&mut rand::rng())).unwrap();
         let agents = Agents::new(fleet.trust(), own.clone());

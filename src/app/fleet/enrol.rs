@@ -74,10 +74,7 @@ impl Fleet {
             Ok::<_, EnrolError>(Some(Vec::new()))
         };
         let enrolled = repo::modify::<Host, EnrolError>(&*self.store, id.as_str(), enrol).await;
-        if let Err(EnrolError::NotAdmitted(NotAdmitted::OtherKey)) = &enrolled {
-            // Either the token was stolen, or a host was restored from a copy. A person has to look.
-            tracing::error!(host.id = %id, agent.address = %address.0, "ALARM: a join token was shown with another key");
-        }
+        alarm(&enrolled, id.as_str());
         enrolled?;
         answer.ok_or_else(|| NotAdmitted::WrongToken.into())
     }
@@ -108,7 +105,9 @@ impl Fleet {
             answer = Some(issued.cert_pem);
             Ok(Some(Vec::new()))
         };
-        repo::modify::<Host, EnrolError>(&*self.store, host_id, renew).await?;
+        let renewed = repo::modify::<Host, EnrolError>(&*self.store, host_id, renew).await;
+        alarm(&renewed, host_id);
+        renewed?;
         answer.ok_or_else(|| NotAdmitted::WrongToken.into())
     }
 
@@ -118,5 +117,13 @@ impl Fleet {
         self.ca
             .issue_from_csr(csr_pem, &identity, self.certificate_life, self.clock.now(), &mut rand::rng())
             .map_err(EnrolError::Request)
+    }
+}
+
+/// Two machines want to be one host: a token or a certificate was stolen, or a machine was restored from a copy. A person
+/// has to look.
+fn alarm<T>(outcome: &Result<T, EnrolError>, host: &str) {
+    if let Err(EnrolError::NotAdmitted(NotAdmitted::OtherKey)) = outcome {
+        tracing::error!(host.id = host, "ALARM: somebody with another key wants to be this host");
     }
 }

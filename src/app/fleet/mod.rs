@@ -6,6 +6,8 @@
 mod authority;
 mod enrol;
 mod report;
+#[cfg(test)]
+mod tests;
 
 use crate::clock::SharedClock;
 use crate::error::{Error, Result};
@@ -94,11 +96,10 @@ impl Fleet {
 
     /// Renews a master's own certificate at two thirds of its life, as long as this is polled.
     pub async fn keep_fresh(&self, master: &MasterId, own: &Credentials) {
-        const LOOK_EVERY: std::time::Duration = std::time::Duration::from_secs(60);
-        let mut looks = tokio::time::interval(LOOK_EVERY);
         loop {
-            looks.tick().await;
-            if self.clock.now() < own.own().validity.renew_at() {
+            let validity = own.own().validity;
+            tokio::time::sleep(validity.next_look(self.clock.now())).await;
+            if self.clock.now() < validity.renew_at() {
                 continue;
             }
             let renewed =

@@ -11,6 +11,9 @@ use tokio_util::task::AbortOnDropHandle;
 /// lnd listens about 0.1 s after its start.
 const RETRY: Backoff = Backoff { first: Duration::from_millis(20), longest: Duration::from_secs(1) };
 
+/// So many failures in a row (about 20 s) are more than a start.
+const WORTH_TELLING: u32 = 30;
+
 /// A subscription to one lnd. Ends when dropped.
 #[derive(Debug)]
 pub(super) struct WalletWatch {
@@ -55,7 +58,9 @@ async fn follow(client: &LndClient, to: &mpsc::Sender<WalletState>) {
                 }
                 Ok(None) => break,
                 Err(error) => {
-                    tracing::debug!(%error, "the state of an lnd's wallet cannot be followed");
+                    if failures == WORTH_TELLING {
+                        tracing::warn!(%error, "an lnd runs and does not tell its state");
+                    }
                     break;
                 }
             }
