@@ -23,7 +23,7 @@ fn master(site: &Site) -> Spawn {
         .arg(site.path("scale-lnd.toml").display().to_string())
         .arg("--ready-file")
         .arg(site.path("ready.json").display().to_string())
-        .log(&site.path("master.log"))
+        .log(site.path("master.log"))
 }
 
 async fn ready(site: &Site) -> Value {
@@ -82,7 +82,7 @@ async fn two_masters_share_a_store_and_a_port_has_one() {
     let mut second = reaper.spawn(master(&site)).await.unwrap();
     ready(&site).await;
     let third = master(&site).arg("--set").arg(format!("agents.listen={taken}"));
-    let mut third = reaper.spawn(third.log(&site.path("third.log"))).await.unwrap();
+    let mut third = reaper.spawn(third.log(site.path("third.log"))).await.unwrap();
     assert_eq!(timeout(LIMIT, third.exited()).await.unwrap(), Exit::Code(1));
     let said = std::fs::read_to_string(site.path("third.log")).unwrap();
     assert!(said.contains("agents.listen: cannot listen on"), "{said}");
