@@ -7,7 +7,9 @@ use super::params::params;
 use super::values::{Cursor, Limit, Wait};
 use crate::app::directory::{NodeHandle, NodeState};
 use crate::app::refuse;
-use crate::lnd::macaroon::Grant;
+use crate::lnd::LndError;
+use crate::lnd::client::LndClient;
+use crate::lnd::macaroon::{Grant, Macaroon};
 use crate::lnd::proto::lnrpc;
 use crate::model::ids::{NodeId, Uuid};
 use crate::model::node::{Funding, Node, Phase};
@@ -107,10 +109,11 @@ pub(super) async fn delete(call: Call, params: NodeParams) -> Result<Response, R
 pub(super) async fn node(call: Call, params: User) -> Result<Response, Refusal> {
     let handle = call.node(&params.uuid).await?;
     handle.refresh().await?;
+    let funding = handle.state().node.funding.clone();
     let mut condition = handle.condition().await?;
     let mut live = Live::default();
     if condition == "ready" {
-        match Live::ask(&handle).await {
+        match Live::ask(&handle, &funding).await {
             Ok(told) => live = told,
             Err(refusal) => {
                 tracing::debug!(code = ?refusal.code, "a node that should answer does not");
@@ -119,8 +122,9 @@ pub(super) async fn node(call: Call, params: User) -> Result<Response, Refusal> 
         }
     }
     let state: Arc<NodeState> = handle.state();
+    let view = View::of(&state.node, condition);
     ok(&FullView {
-        view: View::of(&state.node, condition),
+        view: View { funding: live.funding.as_ref().unwrap_or(view.funding), ..view },
         network: call.state.network.as_str(),
         versions: Versions { lnd: live.version, scale_lnd: env!("CARGO_PKG_VERSION") },
         spendable_sat: live.spendable_sat,
@@ -133,21 +137,36 @@ struct Live {
     version: Option<String>,
     spendable_sat: Option<u64>,
     receivable_sat: Option<u64>,
+    /// Where lnd has seen a confirmation of it.
+    funding: Option<Funding>,
 }
 
 impl Live {
-    async fn ask(handle: &Arc<NodeHandle>) -> Result<Self, Refusal> {
+    async fn ask(handle: &Arc<NodeHandle>, funding: &Funding) -> Result<Self, Refusal> {
         let lnd = handle.lnd(Grant::Read).await?;
         let channels = lnrpc::ListChannelsRequest { active_only: true, ..Default::default() };
-        let answers =
-            tokio::try_join!(lnd.client.get_info(&lnd.macaroon), lnd.client.list_channels(&lnd.macaroon, channels));
-        let (info, channels) = lnd.done(answers).await?;
+        let answers = tokio::try_join!(
+            lnd.client.get_info(&lnd.macaroon),
+            lnd.client.list_channels(&lnd.macaroon, channels),
+            confirmed(&lnd.client, &lnd.macaroon, funding),
+        );
+        let (info, channels, funding) = lnd.done(answers).await?;
         Ok(Self {
+            funding,
             version: Some(info.version),
             spendable_sat: Some(channels.channels.iter().map(spendable).sum()),
             receivable_sat: Some(channels.channels.iter().map(receivable).sum()),
         })
     }
+}
+
+/// The funding as confirmed, where it was published and lnd knows a block with it.
+async fn confirmed(lnd: &LndClient, macaroon: &Macaroon, funding: &Funding) -> Result<Option<Funding>, LndError> {
+    let Funding::Published { amount_sat, txid } = funding else { return Ok(None) };
+    let Ok(parsed) = txid.parse() else { return Ok(None) };
+    let transaction = lnd.transaction(macaroon, parsed).await?;
+    let is_confirmed = transaction.is_some_and(|transaction| transaction.num_confirmations > 0);
+    Ok(is_confirmed.then(|| Funding::Confirmed { amount_sat: *amount_sat, txid: txid.clone() }))
 }
 
 /// What can leave over this channel at most: not the reserve that the peer demands of us.

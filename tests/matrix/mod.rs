@@ -72,6 +72,8 @@ async fn withdraw_survives(blow: Blow) {
     d.create_users(&["alice", "bob"]).await;
     d.api().confirmed("alice", 3_000_000).await;
     for (n, point) in points("withdraw", SendStep::NAMES).into_iter().enumerate() {
+        // The change of the one before.
+        d.api().confirmed("alice", 1_000_000).await;
         let address = d.api().post("newaddress", json!({ "uuid": "bob" })).await.ok();
         let address = address["address"].as_str().unwrap().to_owned();
         let amount = 50_000 + n as u64;

@@ -7,6 +7,7 @@ use super::{Reached, SOON, reach};
 use crate::error::{Error, Result};
 use crate::lnd::LndErrorKind;
 use crate::lnd::macaroon::Grant;
+use crate::lnd::proto::lnrpc::pending_channels_response::PendingChannel;
 use crate::lnd::proto::lnrpc::{CloseChannelRequest, ClosedChannelsRequest, ListChannelsRequest};
 use crate::model::operation::Operation;
 use crate::model::problem::{Code, Refusal};
@@ -15,14 +16,16 @@ use serde_json::json;
 
 pub(super) async fn advance(ctx: &Ctx, operation: &Operation, work: &Close) -> Result<Advance> {
     let reached = reach(ctx, operation).await?;
-    if let Some(txid) = closing_txid(&reached, &work.channel_point).await? {
-        return Ok(done(work, &txid));
+    match closing(&reached, &work.channel_point).await? {
+        Closing::Published(txid) => return Ok(done(work, &txid)),
+        Closing::Negotiating => return Ok(Advance::again("the close is being negotiated", SOON)),
+        Closing::Not => {}
     }
     let open = reached.lnd.list_channels(&reached.read, ListChannelsRequest::default()).await?;
-    if !open.channels.iter().any(|c| c.channel_point == work.channel_point) {
+    let Some(channel) = open.channels.into_iter().find(|c| c.channel_point == work.channel_point) else {
         let message = "there is no such channel, or it is not confirmed yet";
         return Ok(Advance::failed(Refusal::new(Code::ChannelNotFound, message)));
-    }
+    };
     let point: bitcoin::OutPoint =
         work.channel_point.parse().map_err(|_| Error::Invariant("a stored channel point is not one".to_owned()))?;
     let macaroon = ctx.spending_macaroon(&reached.node.value, Grant::CloseChannel)?;
@@ -37,15 +40,20 @@ pub(super) async fn advance(ctx: &Ctx, operation: &Operation, work: &Close) -> R
     };
     match reached.lnd.close_channel(&macaroon, ask).await {
         Ok(txid) => Ok(done(work, &txid.to_string())),
+        // lnd says the same while a close is already running, as one that an earlier run of this step has asked for.
+        Err(e) if e.kind == LndErrorKind::PeerOffline && channel.active => {
+            Ok(Advance::again("looking whether the channel closes", SOON))
+        }
         Err(e) if e.kind == LndErrorKind::PeerOffline => {
             let message = "the peer is offline: only a forced close is possible now";
             Ok(Advance::failed(Refusal::new(Code::PeerUnreachable, message)))
         }
         Err(e) if matches!(e.kind, LndErrorKind::Refused | LndErrorKind::NotFound) => {
             // An earlier run of this step may have come through after all.
-            match closing_txid(&reached, &work.channel_point).await? {
-                Some(txid) => Ok(done(work, &txid)),
-                None => {
+            match closing(&reached, &work.channel_point).await? {
+                Closing::Published(txid) => Ok(done(work, &txid)),
+                Closing::Negotiating => Ok(Advance::again("the close is being negotiated", SOON)),
+                Closing::Not => {
                     let refusal = Refusal::new(Code::LndRefused, "lnd refused to close the channel");
                     Ok(Advance::failed(refusal.with("lnd_message", refuse::words(&e))))
                 }
@@ -56,24 +64,34 @@ pub(super) async fn advance(ctx: &Ctx, operation: &Operation, work: &Close) -> R
     }
 }
 
-/// The transaction that closes, or has closed, the channel.
-async fn closing_txid(reached: &Reached, channel_point: &str) -> Result<Option<String>> {
-    let Reached { lnd, read, .. } = reached;
-    let pending = lnd.pending_channels(read).await?;
-    for waiting in pending.waiting_close_channels {
-        let is_this = waiting.channel.as_ref().is_some_and(|c| c.channel_point == channel_point);
-        if is_this && !waiting.closing_txid.is_empty() {
-            return Ok(Some(waiting.closing_txid));
-        }
+/// How far the close of a channel is.
+enum Closing {
+    Not,
+    /// Asked for; its transaction is not published yet.
+    Negotiating,
+    /// By this transaction, pending or confirmed.
+    Published(String),
+}
+
+impl Closing {
+    fn of(txid: String) -> Self {
+        if txid.is_empty() { Self::Negotiating } else { Self::Published(txid) }
     }
-    for forced in pending.pending_force_closing_channels {
-        if forced.channel.as_ref().is_some_and(|c| c.channel_point == channel_point) {
-            return Ok(Some(forced.closing_txid));
-        }
+}
+
+async fn closing(reached: &Reached, channel_point: &str) -> Result<Closing> {
+    let Reached { lnd, read, .. } = reached;
+    let is_this = |channel: Option<&PendingChannel>| channel.is_some_and(|c| c.channel_point == channel_point);
+    let pending = lnd.pending_channels(read).await?;
+    if let Some(this) = pending.waiting_close_channels.into_iter().find(|c| is_this(c.channel.as_ref())) {
+        return Ok(Closing::of(this.closing_txid));
+    }
+    if let Some(this) = pending.pending_force_closing_channels.into_iter().find(|c| is_this(c.channel.as_ref())) {
+        return Ok(Closing::of(this.closing_txid));
     }
     let closed = lnd.closed_channels(read, ClosedChannelsRequest::default()).await?;
     let this = closed.channels.into_iter().find(|c| c.channel_point == channel_point);
-    Ok(this.map(|c| c.closing_tx_hash).filter(|txid| !txid.is_empty()))
+    Ok(this.map_or(Closing::Not, |c| Closing::of(c.closing_tx_hash)))
 }
 
 fn done(work: &Close, txid: &str) -> Advance {

@@ -83,7 +83,11 @@ pub(super) async fn release_leases(lnd: &LndClient, macaroon: &Macaroon, id: &Op
         if lease.id == lock
             && let Some(outpoint) = lease.outpoint
         {
-            lnd.release_output(macaroon, lock.to_vec(), outpoint).await?;
+            match lnd.release_output(macaroon, lock.to_vec(), outpoint).await {
+                // Spent, or let go, in between.
+                Err(e) if e.kind == LndErrorKind::NotFound => {}
+                other => other?,
+            }
         }
     }
     Ok(())
