@@ -5,7 +5,7 @@ use super::super::step::{Advance, Ctx, Settle};
 use super::create::host_of;
 use super::{Reached, reach};
 use crate::error::{AgentError, Result};
-use crate::lnd::proto::lnrpc::ListChannelsRequest;
+use crate::lnd::proto::lnrpc::{GetTransactionsRequest, ListChannelsRequest};
 use crate::lndserver::client::Order;
 use crate::model::node::Phase;
 use crate::model::operation::Operation;
@@ -14,6 +14,7 @@ use crate::model::work::Work;
 use crate::model::work::delete::{Delete, DeleteStep};
 use crate::store::repo;
 use serde_json::json;
+use std::collections::HashSet;
 
 pub(super) async fn advance(ctx: &Ctx, operation: &Operation, work: &Delete) -> Result<Advance> {
     match work.step {
@@ -48,7 +49,7 @@ async fn left_to_lose(reached: &Reached) -> Result<Option<Refusal>> {
     let pending = lnd.pending_channels(read).await?;
     let closing = pending.pending_force_closing_channels.len() + pending.waiting_close_channels.len();
     let opening = pending.pending_open_channels.len();
-    let money = balance.total_balance.saturating_add(balance.locked_balance);
+    let money = u64::try_from(balance.total_balance).unwrap_or(0).saturating_add(locked(reached).await?);
     if money == 0 && open + closing + opening == 0 && pending.total_limbo_balance == 0 {
         return Ok(None);
     }
@@ -58,6 +59,21 @@ async fn left_to_lose(reached: &Reached) -> Result<Option<Refusal>> {
         .with("pending_open_channels", opening)
         .with("pending_close_channels", closing);
     Ok(Some(refusal))
+}
+
+/// Money under a lock, satoshi. lnd counts a coin as locked until its lock expires even if it was spent since, and does not
+/// let go of such a lock; so what the wallet's own transactions have spent is left out.
+async fn locked(reached: &Reached) -> Result<u64> {
+    let leases = reached.lnd.list_leases(&reached.read).await?;
+    let all = GetTransactionsRequest { end_height: -1, ..Default::default() };
+    let transactions = reached.lnd.transactions(&reached.read, all).await?.transactions;
+    let spent: HashSet<String> =
+        transactions.into_iter().flat_map(|tx| tx.previous_outpoints).map(|previous| previous.outpoint).collect();
+    let unspent = leases.into_iter().filter(|lease| {
+        let outpoint = lease.outpoint.as_ref().map(|o| format!("{}:{}", o.txid_str, o.output_index));
+        outpoint.is_none_or(|outpoint| !spent.contains(&outpoint))
+    });
+    Ok(unspent.map(|lease| lease.value).sum())
 }
 
 async fn stop(ctx: &Ctx, operation: &Operation) -> Result<Advance> {
