@@ -59,8 +59,11 @@ impl Backups {
         Ok(Self { inner, watches, _task: AbortOnDropHandle::new(tokio::spawn(task)) })
     }
 
-    /// Looks at the backup in `folder` now, and at every change from now on. The folder must be there.
+    /// Looks at the backup in `folder` now, and at every change from now on. Nothing if there is no such folder.
     pub fn watch(&self, node: &NodeId, folder: &Path) {
+        if !folder.is_dir() {
+            return;
+        }
         let mask = WatchMask::MOVED_TO | WatchMask::CLOSE_WRITE;
         let descriptor = self.watches.clone().add(folder, mask);
         if let Err(e) = &descriptor {

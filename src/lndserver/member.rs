@@ -35,6 +35,9 @@ pub enum MemberError {
     /// A master said no.
     #[error("enrolment refused: {0}")]
     Refused(String),
+    /// The token is for another host than this folder belongs to.
+    #[error("this folder belongs to host {0}, and the join token to another")]
+    OtherHost(HostId),
     /// The folder belongs to another deployment.
     #[error("this folder belongs to a host of another deployment")]
     OtherDeployment,
@@ -79,6 +82,11 @@ impl Member {
             return Ok(member);
         }
         let token = config.join_token.as_ref().ok_or(MemberError::NoToken)?;
+        if let Some(Identity { host, .. }) = identity(data)?
+            && token.expose_secret().split('.').next() != Some(host.as_str())
+        {
+            return Err(MemberError::OtherHost(host));
+        }
         let request = EnrolRequest {
             join_token: token.expose_secret().to_owned(),
             csr_pem: pki::make_csr_for(&key(data)?)?,

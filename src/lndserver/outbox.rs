@@ -101,7 +101,11 @@ impl Outbox {
                 .next()
                 .map(|(s, n)| (*s, n.clone()));
             if let Some((sequence, node)) = next {
-                let bytes = fs::read(self.path(sequence, &node))?;
+                let Some(bytes) = files::read_optional(&self.path(sequence, &node))? else {
+                    tracing::error!(node.id = %node, report.sequence = sequence, "a backup has gone from the outbox");
+                    self.letters().remove(&sequence);
+                    continue;
+                };
                 return Ok(Letter { sequence, node, bytes });
             }
             self.changed.notified().await;

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 use tonic::transport::Channel;
@@ -21,6 +21,8 @@ use tonic::transport::Channel;
 const HOST_EVERY: Duration = Duration::from_secs(30);
 /// A master that has not acknowledged a report for so long is given up.
 const ACK_WITHIN: Duration = Duration::from_secs(15);
+/// Of failures in a row, one in so many is logged.
+const TELL_EVERY: u32 = 30;
 /// Reports on their way at once.
 const WINDOW: usize = 64;
 
@@ -55,7 +57,10 @@ impl Reporter {
             let mut session = Session::new(&self);
             let Err(status) = session.run(channel).await;
             let acknowledged = session.acknowledged;
-            tracing::warn!(master, status = %status.message(), code = ?status.code(), acknowledged, "reports interrupted");
+            if failures % TELL_EVERY == 0 {
+                let code = status.code();
+                tracing::warn!(master, status = status.message(), ?code, acknowledged, "reports interrupted");
+            }
             // A master that listened for a while before it left does not count as a failure.
             failures = if acknowledged > 0 && began.elapsed() > Backoff::CONNECT.longest { 0 } else { failures + 1 };
             tokio::time::sleep(Backoff::CONNECT.pause(failures, rand::random())).await;
@@ -93,6 +98,7 @@ impl<'a> Session<'a> {
         let (to_master, reports) = mpsc::channel(WINDOW);
         let mut acks = FleetClient::new(channel).report(ReceiverStream::new(reports)).await?.into_inner();
         let mut tick = tokio::time::interval(HOST_EVERY);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         board.report_all();
         loop {
             let room = self.pending.len() < WINDOW / 2;

@@ -71,9 +71,17 @@ pub async fn run(config: AgentConfig, stop: CancellationToken) -> Result<(), Run
         Some(identity) => Some(parts.host(identity, port).await?),
         None => None,
     };
-    let member = tokio::select! {
-        member = Member::join(&config, &parts.shared.data, at) => member?,
+    let joined = tokio::select! {
+        joined = Member::join(&config, &parts.shared.data, at) => joined,
         () = stop.cancelled() => return Ok(()),
+    };
+    let member = match joined {
+        Err(error @ (MemberError::NoToken | MemberError::Refused(_))) if known.is_some() => {
+            tracing::error!(%error, "no master can give orders; this host's lnds are looked after all the same");
+            stop.cancelled().await;
+            return Err(error.into());
+        }
+        joined => joined?,
     };
     let host = match known {
         Some(host) => host,

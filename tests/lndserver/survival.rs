@@ -128,3 +128,70 @@ async fn a_second_agent_on_a_folder_is_refused() {
     assert!(second.log().contains("another agent uses the folder"), "{}", second.log());
     world.status(&machine).await;
 }
+
+/// Whatever the moment at which the agent is killed while it stops or removes: the order given again ends it.
+#[tokio::test]
+async fn an_agent_killed_while_it_stops_or_removes_is_told_again() {
+    for point in ["lndserver.stop.before", "lndserver.stop.after", "lndserver.remove.before", "lndserver.remove.after"]
+    {
+        let world = World::new().await;
+        let mut machine = world.machine().await;
+        let (node, _) = world.node(&machine, 0).await;
+        world.kill(&mut machine).await;
+        world.restart(&mut machine, &[("SCALE_LND_FAULT", &format!("{point}=kill"))]).await;
+        world.pid(&machine, &node).await;
+        let host = world.host(&machine.host).await;
+        let order = Order { host: &host, epoch: 1 };
+        let both = async || {
+            world.agents.stop_node(order, &node).await?;
+            world.agents.remove_node(order, &node).await
+        };
+        both().await.expect_err("the agent dies of it");
+        machine.process.exited().await;
+        world.restart(&mut machine, &[]).await;
+        world.status(&machine).await;
+        both().await.unwrap_or_else(|e| panic!("{point}: {e:?}"));
+        assert!(machine.lnds_of(&node).is_empty(), "{point}");
+        assert_eq!(std::fs::read_dir(machine.data.join("removed")).unwrap().count(), 1, "{point}");
+        assert!(world.status(&machine).await.nodes.is_empty(), "{point}");
+    }
+}
+
+/// lnd rewrites its backup when it stops; if no agent runs then, the next one sends it.
+#[tokio::test]
+async fn a_backup_written_while_no_agent_ran_is_sent_though_the_lnd_has_gone() {
+    let world = World::new().await;
+    let mut machine = world.machine().await;
+    let (node, _) = world.node(&machine, 0).await;
+    let host = world.host(&machine.host).await;
+    world.agents.stop_node(Order { host: &host, epoch: 1 }, &node).await.unwrap();
+    world.kill(&mut machine).await;
+    machine.write_backup(&node, b"the last");
+    world.restart(&mut machine, &[]).await;
+    assert_eq!(world.backups(&node, 1).await, [b"the last"]);
+}
+
+/// Somebody else has the folder's lock: neither is an lnd started there, nor is anybody told that none runs.
+#[tokio::test]
+async fn a_folder_that_somebody_else_holds_is_neither_used_nor_called_stopped() {
+    let world = World::new().await;
+    let mut machine = world.machine().await;
+    let (node, _) = world.node(&machine, 0).await;
+    let host = world.host(&machine.host).await;
+    let order = Order { host: &host, epoch: 1 };
+    world.agents.stop_node(order, &node).await.unwrap();
+    world.kill(&mut machine).await;
+    let lock = std::fs::File::open(machine.data.join("nodes").join(node.as_str()).join("lock")).unwrap();
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
+
+    world.restart(&mut machine, &[]).await;
+    world.runtime(&node, |runtime| runtime.process == Process::Unknown).await;
+    let stop = tokio::time::timeout(std::time::Duration::from_secs(4), world.agents.stop_node(order, &node)).await;
+    assert!(!matches!(stop, Ok(Ok(()))), "{stop:?}");
+    let start = world.agents.ensure_node(order, spec(&node, 0)).await;
+    assert!(start.is_err(), "{start:?}");
+    assert!(machine.lnds_of(&node).is_empty());
+    drop(lock);
+    world.agents.ensure_node(order, spec(&node, 0)).await.unwrap();
+    world.agents.stop_node(order, &node).await.unwrap();
+}

@@ -4,7 +4,7 @@
 use super::super::step::{Advance, Ctx, Settle};
 use super::create::host_of;
 use super::{Reached, reach};
-use crate::error::{AgentError, Result};
+use crate::error::Result;
 use crate::lnd::proto::lnrpc::{GetTransactionsRequest, ListChannelsRequest};
 use crate::lndserver::client::Order;
 use crate::model::node::Phase;
@@ -88,11 +88,8 @@ async fn release(ctx: &Ctx, operation: &Operation) -> Result<Advance> {
     let mut node = ctx.node(operation.node.as_ref()).await?;
     let mut host = host_of(ctx, &node.value).await?;
     let order = Order { host: &host.value, epoch: ctx.claim.epoch() };
-    match ctx.parts.agents.remove_node(order, &node.value.id).await {
-        // Refused: an earlier run of this step has removed it.
-        Ok(()) | Err(AgentError::Refused(_)) => {}
-        Err(error) => return Err(error.into()),
-    }
+    // Done already is `Ok`; a refusal means that the slot is not free.
+    ctx.parts.agents.remove_node(order, &node.value.id).await?;
     host.value.slots.retain(|_, holder| *holder != node.value.id);
     node.value.phase = Phase::Deleted;
     node.value.placement = None;

@@ -8,6 +8,7 @@ use super::super::spec::NodeSpec;
 use super::instance::{self, Started};
 use super::wallet::WalletWatch;
 use super::{Command, Done, Order, OrderError, Reply, Shared};
+use crate::fault;
 use crate::model::NodeId;
 use crate::model::node::{Process, WalletState};
 use std::io;
@@ -18,6 +19,8 @@ use tokio::time::Instant;
 
 /// An lnd that ran this long has no history of failures any more.
 const SETTLED: Duration = Duration::from_secs(60);
+/// When it cannot be told whether an lnd runs.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 pub(super) struct Actor {
     shared: Arc<Shared>,
@@ -42,8 +45,10 @@ struct Down {
     reason: String,
     /// How often in a row.
     failures: u32,
-    /// Not started before.
+    /// Not started, or looked at again, before.
     not_before: Option<Instant>,
+    /// Nothing runs that this agent can see, and yet the folder is taken: nobody may be told that it is stopped.
+    unsure: bool,
 }
 
 struct Up {
@@ -83,7 +88,11 @@ impl Actor {
     }
 
     pub(super) async fn run(mut self) {
-        self.find_running().await;
+        if let Some(spec) = &self.record.spec {
+            // What lnd wrote while no agent ran, and whether or not it runs still.
+            self.shared.backups.watch(&self.node, &self.dir.chain(spec.network));
+            self.find_running().await;
+        }
         loop {
             self.act().await;
             self.publish();
@@ -106,7 +115,7 @@ impl Actor {
         let happens = async {
             match &mut self.state {
                 State::Down(down) => match down.not_before {
-                    Some(at) if self.record.desired == Desired::Running => {
+                    Some(at) if self.record.desired == Desired::Running || down.unsure => {
                         tokio::time::sleep_until(at).await;
                         Event::Retry
                     }
@@ -126,20 +135,28 @@ impl Actor {
 
     /// An lnd that an agent before this one started, whatever is wanted of it now.
     async fn find_running(&mut self) {
-        let Some(spec) = self.record.spec.clone() else { return };
-        match instance::adopt(&self.shared, &self.dir, &spec).await {
+        match instance::running(&self.dir).await {
             Ok(Some(lnd)) => {
                 tracing::info!(node.id = %self.node, lnd.pid = lnd.pid(), "adopted a running lnd");
-                self.up(lnd, &spec, 0);
+                self.up(lnd, 0);
             }
-            Ok(None) => {}
-            Err(reason) => tracing::warn!(node.id = %self.node, reason, "cannot tell whether an lnd runs"),
+            Ok(None) => self.state = State::Down(Down::default()),
+            Err(reason) => self.unsure(reason),
         }
     }
 
-    fn up(&mut self, lnd: Lnd, spec: &NodeSpec, failures: u32) {
-        let watch = WalletWatch::new(instance::client(&self.shared, &self.dir, spec));
-        self.shared.backups.watch(&self.node, &self.dir.chain(spec.network));
+    fn unsure(&mut self, reason: String) {
+        tracing::warn!(node.id = %self.node, reason, "cannot tell whether an lnd runs");
+        let not_before = Some(Instant::now() + LOOK_AGAIN);
+        self.state = State::Down(Down { reason, failures: 0, not_before, unsure: true });
+    }
+
+    fn up(&mut self, lnd: Lnd, failures: u32) {
+        let spec = self.record.spec.as_ref();
+        if let Some(spec) = spec {
+            self.shared.backups.watch(&self.node, &self.dir.chain(spec.network));
+        }
+        let watch = WalletWatch::new(spec.and_then(|spec| instance::client(&self.shared, &self.dir, spec)));
         let (since, terminating, wallet) = (Instant::now(), false, WalletState::Unknown);
         self.state = State::Up(Box::new(Up { lnd, since, failures, terminating, wallet, watch }));
     }
@@ -152,11 +169,16 @@ impl Actor {
                 let failures = down.failures;
                 self.start(failures).await;
             }
+            (State::Down(down), _) if down.unsure && down.not_before.is_none_or(|at| at <= now) => {
+                self.find_running().await;
+            }
             (State::Up(up), desired) if !up.terminating && (desired != Desired::Running || self.restarting) => {
+                fault::point("lndserver.stop.before").await;
                 match up.lnd.terminate() {
                     Ok(()) => up.terminating = true,
                     Err(e) => tracing::error!(node.id = %self.node, error = %e, "cannot ask lnd to exit"),
                 }
+                fault::point("lndserver.stop.after").await;
             }
             _ => {}
         }
@@ -168,7 +190,7 @@ impl Actor {
         match instance::start(&self.shared, &self.dir, &spec, &mut self.record).await {
             Ok(Started { lnd, adopted }) => {
                 tracing::info!(node.id = %self.node, lnd.pid = lnd.pid(), adopted, "lnd runs");
-                self.up(lnd, &spec, failures);
+                self.up(lnd, failures);
             }
             Err(reason) => self.failed(reason, failures),
         }
@@ -182,7 +204,7 @@ impl Actor {
             let _ = reply.send(Err(OrderError::Failed(reason.clone())));
         }
         let failures = failures.saturating_add(1);
-        self.state = State::Down(Down { reason, failures, not_before: Some(Instant::now() + pause) });
+        self.state = State::Down(Down { reason, failures, not_before: Some(Instant::now() + pause), unsure: false });
     }
 
     fn exited(&mut self, how: io::Result<Option<String>>) {
@@ -190,13 +212,18 @@ impl Actor {
         let asked_for = up.terminating;
         let failures = if up.since.elapsed() >= SETTLED { 0 } else { up.failures };
         drop(up);
+        let how = match how {
+            Ok(how) => how,
+            // Not being able to watch it is not its end.
+            Err(e) => return self.unsure(format!("the process cannot be watched: {e}")),
+        };
         // What lnd wrote last must be on its way before anybody hears that it is gone.
         self.shared.backups.look(&self.node);
         if asked_for || self.record.desired != Desired::Running {
             tracing::info!(node.id = %self.node, "lnd has exited as asked");
             return;
         }
-        let how = how.ok().flatten().unwrap_or_else(|| "an unknown end".to_owned());
+        let how = how.unwrap_or_else(|| "an unknown end".to_owned());
         let line = self.record.spec.as_ref().and_then(|spec| instance::last_words(&self.dir, spec));
         self.failed(format!("{how}: {}", line.unwrap_or_default()), failures);
     }
@@ -207,6 +234,7 @@ impl Actor {
             let _ = reply.send(Err(OrderError::Fenced { have: self.record.epoch }));
             return;
         }
+        self.waiters.retain(|(_, reply)| !reply.is_closed());
         match self.accept(epoch, order).await {
             Ok(wanted) => {
                 // Who waited for something else waits in vain.
@@ -275,7 +303,9 @@ impl Actor {
         if self.record.desired == Desired::Running || matches!(self.state, State::Up(_)) {
             return Err(OrderError::Refused("it runs; stop it first".to_owned()));
         }
+        fault::point("lndserver.remove.before").await;
         instance::set_aside(&self.shared, &self.dir, &self.node).await?;
+        fault::point("lndserver.remove.after").await;
         self.keep(Record { desired: Desired::Removed, spec: None, ..self.record.clone() })?;
         self.shared.backups.forget(&self.node);
         self.shared.slots.free(&self.node);
@@ -293,6 +323,7 @@ impl Actor {
     fn status(&self) -> NodeStatus {
         let (process, pid, wallet) = match (&self.state, self.record.desired) {
             (State::Up(up), _) => (Process::Running, Some(up.lnd.pid()), up.wallet),
+            (State::Down(down), _) if down.unsure => (Process::Unknown, None, WalletState::Unknown),
             (State::Down(down), Desired::Running) => {
                 (Process::Restarting { reason: down.reason.clone() }, None, WalletState::Unknown)
             }
@@ -311,7 +342,7 @@ impl Actor {
 
     fn answer_waiters(&mut self) {
         let reached = match &self.state {
-            State::Down(_) if self.record.desired != Desired::Running => Wanted::Down,
+            State::Down(down) if self.record.desired != Desired::Running && !down.unsure => Wanted::Down,
             State::Up(up) if !up.terminating && !self.restarting && up.wallet != WalletState::Unknown => Wanted::Up,
             _ => return,
         };

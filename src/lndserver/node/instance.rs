@@ -48,8 +48,7 @@ fn ports(shared: &Shared, spec: &NodeSpec) -> Result<Ports, Reason> {
 }
 
 /// The lnd that runs on the folder, if one does.
-pub(super) async fn adopt(shared: &Shared, dir: &NodeDir, spec: &NodeSpec) -> Result<Option<Lnd>, Reason> {
-    ports(shared, spec)?;
+pub(super) async fn running(dir: &NodeDir) -> Result<Option<Lnd>, Reason> {
     match process::find(dir).await.map_err(because("the lock cannot be looked at"))? {
         Found::Running(lnd) => Ok(Some(lnd)),
         Found::Free(_) => Ok(None),
@@ -145,7 +144,7 @@ pub(super) fn client(shared: &Shared, dir: &NodeDir, spec: &NodeSpec) -> Option<
 pub(super) async fn set_aside(shared: &Shared, dir: &NodeDir, node: &NodeId) -> Result<(), OrderError> {
     let failed = |e: io::Error| OrderError::Failed(format!("the folder cannot be set aside: {e}"));
     let Found::Free(_lock) = process::find(dir).await.map_err(failed)? else {
-        return Err(OrderError::Refused("another process is on its folder".to_owned()));
+        return Err(OrderError::Failed("another process is on its folder".to_owned()));
     };
     let instance = dir.instance("");
     if !instance.exists() {
