@@ -134,7 +134,7 @@ impl Api {
     pub async fn in_channels(&self, uuid: &str, sat: u64) {
         super::eventually(&format!("{uuid} has {sat} sat in channels"), Duration::from_secs(10), || async {
             let answer = self.get("channelbalance", &[("uuid", uuid)]).await;
-            (answer.body["local_balance"]["sat"] == sat.to_string()).then_some(())
+            (answer.body["local_balance"]["sat"].as_str()? == sat.to_string()).then_some(())
         })
         .await;
     }

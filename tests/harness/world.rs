@@ -28,7 +28,8 @@ pub struct World {
     /// Its lnd runs as long as this is here.
     _treasury: Treasury,
     pub binaries: NodeBinaries,
-    pub miner: Miner,
+    /// Mines as long as this is here.
+    _miner: Miner,
     pub dir: TempDir,
 }
 
@@ -55,7 +56,7 @@ async fn start() -> World {
     tokio::spawn(async move { while blocks.recv().await.is_some() {} });
     let (chain, rpc) = (btcd.access.clone(), btcd.rpc.clone());
     let miner = Miner::start(rpc, kept, Policy::default(), mined);
-    World { reaper, chain, treasury: plan.access.clone(), _treasury: treasury, binaries, miner, dir }
+    World { reaper, chain, treasury: plan.access.clone(), _treasury: treasury, binaries, _miner: miner, dir }
 }
 
 /// The last lines of a log, for a failure's message.
