@@ -1,6 +1,7 @@
 //! scale-lnd: a Lightning node for every user of an app.
 //!
-//! The map of the modules; each one's first lines say what it is for.
+//! The map of the modules; each one's first lines say what it is for. The two walks, create and pay, are in
+//! docs/ARCHITECTURE.md.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that meets the unexpected should panic"))]
 

@@ -4,15 +4,13 @@
 //! and since the literal is handed on, it cannot resolve to something else afterwards.
 
 use super::params;
+use crate::model::address::allowed_peer;
 use crate::model::network::Network;
 use crate::model::problem::Refusal;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Cloud providers answer here with credentials of the machine that asks. No peer ever lives there.
-const METADATA: [IpAddr; 2] =
-    [IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)), IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254))];
 
 /// A host name or literal address, and a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,49 +67,8 @@ fn number(port: &str) -> Option<u16> {
 
 fn pick(found: &[SocketAddr], network: Network) -> Result<SocketAddr, String> {
     let Some(_) = found.first() else { return Err("does not resolve".to_owned()) };
-    let allowed = found.iter().find(|address| is_allowed(address.ip(), network));
+    let allowed = found.iter().find(|address| allowed_peer(address.ip(), network));
     allowed.copied().ok_or_else(|| format!("is not an address that a peer may have on {network}"))
-}
-
-/// Whether a peer that a user names may be there.
-fn is_allowed(ip: IpAddr, network: Network) -> bool {
-    if METADATA.contains(&ip.to_canonical()) {
-        return false;
-    }
-    match (ip, network.is_playground()) {
-        (ip, true) => match ip.to_canonical() {
-            IpAddr::V4(ip) => !ip.is_unspecified() && !ip.is_multicast() && !ip.is_broadcast(),
-            IpAddr::V6(ip) => !ip.is_unspecified() && !ip.is_multicast(),
-        },
-        (IpAddr::V4(ip), false) => is_global_v4(ip),
-        (IpAddr::V6(ip), false) => is_global_v6(ip),
-    }
-}
-
-/// Global unicast, after IANA's registry of special-purpose addresses.
-fn is_global_v4(ip: Ipv4Addr) -> bool {
-    let [a, b, c, _] = ip.octets();
-    let special = ip.is_private()
-        || ip.is_loopback()
-        || ip.is_link_local()
-        || ip.is_documentation()
-        || a == 0
-        || a >= 224
-        || (a == 100 && (64..128).contains(&b))
-        || (a == 192 && b == 0 && c == 0)
-        || (a == 192 && b == 88 && c == 99)
-        || (a == 198 && (18..20).contains(&b));
-    !special
-}
-
-/// Of 2000::/3 only, and without the parts that stand for IPv4 addresses (6to4, Teredo) or for nothing.
-fn is_global_v6(ip: Ipv6Addr) -> bool {
-    let [a, b, ..] = ip.segments();
-    let global = a & 0xe000 == 0x2000;
-    let protocols = a == 0x2001 && b < 0x0200;
-    let documentation = (a == 0x2001 && b == 0x0db8) || (a == 0x3fff && b < 0x1000);
-    let six_to_four = a == 0x2002;
-    global && !protocols && !documentation && !six_to_four
 }
 
 #[cfg(test)]
@@ -208,10 +165,10 @@ mod tests {
         ];
         for network in [Network::Mainnet, Network::Signet, Network::Testnet4] {
             for ip in refused {
-                assert!(!is_allowed(ip.parse().expect("ip"), network), "{ip} on {network}");
+                assert!(!allowed_peer(ip.parse().expect("ip"), network), "{ip} on {network}");
             }
             for ip in allowed {
-                assert!(is_allowed(ip.parse().expect("ip"), network), "{ip} on {network}");
+                assert!(allowed_peer(ip.parse().expect("ip"), network), "{ip} on {network}");
             }
         }
     }
@@ -219,7 +176,7 @@ mod tests {
     #[test]
     fn playgrounds_take_private_machines_and_still_no_metadata_service() {
         for ip in ["127.0.0.1", "10.0.0.1", "192.168.1.1", "169.254.0.1", "::1", "fe80::1", "8.8.8.8"] {
-            assert!(is_allowed(ip.parse().expect("ip"), Network::Simnet), "{ip}");
+            assert!(allowed_peer(ip.parse().expect("ip"), Network::Simnet), "{ip}");
         }
         for ip in [
             "0.0.0.0",
@@ -230,7 +187,7 @@ mod tests {
             "::ffff:169.254.169.254",
             "fd00:ec2::254",
         ] {
-            assert!(!is_allowed(ip.parse().expect("ip"), Network::Regtest), "{ip}");
+            assert!(!allowed_peer(ip.parse().expect("ip"), Network::Regtest), "{ip}");
         }
     }
 

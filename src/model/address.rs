@@ -4,49 +4,50 @@
 use super::network::Network;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+/// Cloud providers answer here with credentials of the machine that asks. No peer ever lives there.
+const METADATA: [IpAddr; 2] =
+    [IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)), IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254))];
+
 /// Whether a user's node may be told to connect to `ip`.
 #[must_use]
 pub fn allowed_peer(ip: IpAddr, network: Network) -> bool {
-    let ip = ip.to_canonical();
-    let nonsense = ip.is_unspecified() || ip.is_multicast();
-    !nonsense && (network.is_playground() || is_global(ip))
-}
-
-fn is_global(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(v4) => is_global_v4(v4),
-        IpAddr::V6(v6) => is_global_v6(v6),
+    if METADATA.contains(&ip.to_canonical()) {
+        return false;
+    }
+    match (ip, network.is_playground()) {
+        (ip, true) => match ip.to_canonical() {
+            IpAddr::V4(ip) => !ip.is_unspecified() && !ip.is_multicast() && !ip.is_broadcast(),
+            IpAddr::V6(ip) => !ip.is_unspecified() && !ip.is_multicast(),
+        },
+        (IpAddr::V4(ip), false) => is_global_v4(ip),
+        (IpAddr::V6(ip), false) => is_global_v6(ip),
     }
 }
 
-/// After IANA's special-purpose registry (RFC 6890).
+/// Global unicast, after IANA's registry of special-purpose addresses.
 fn is_global_v4(ip: Ipv4Addr) -> bool {
     let [a, b, c, _] = ip.octets();
-    let shared = a == 100 && (64..128).contains(&b);
-    let protocol = a == 192 && b == 0 && c == 0;
-    let benchmark = a == 198 && (b == 18 || b == 19);
-    let relay = a == 192 && b == 88 && c == 99;
-    let reserved = a == 0 || a >= 240;
-    !(ip.is_private()
+    let special = ip.is_private()
         || ip.is_loopback()
         || ip.is_link_local()
         || ip.is_documentation()
-        || ip.is_broadcast()
-        || shared
-        || protocol
-        || benchmark
-        || relay
-        || reserved)
+        || a == 0
+        || a >= 224
+        || (a == 100 && (64..128).contains(&b))
+        || (a == 192 && b == 0 && c == 0)
+        || (a == 192 && b == 88 && c == 99)
+        || (a == 198 && (18..20).contains(&b));
+    !special
 }
 
+/// Of 2000::/3 only, and without the parts that stand for IPv4 addresses (6to4, Teredo) or for nothing.
 fn is_global_v6(ip: Ipv6Addr) -> bool {
-    let segments = ip.segments();
-    let global_unicast = segments[0] & 0xe000 == 0x2000;
-    let documentation = segments[0] == 0x2001 && segments[1] == 0x0db8;
-    let protocol = segments[0] == 0x2001 && segments[1] < 0x0200;
-    // 6to4 carries an IPv4 address, and so may carry a private one.
-    let six_to_four = segments[0] == 0x2002;
-    global_unicast && !documentation && !protocol && !six_to_four
+    let [a, b, ..] = ip.segments();
+    let global = a & 0xe000 == 0x2000;
+    let protocols = a == 0x2001 && b < 0x0200;
+    let documentation = (a == 0x2001 && b == 0x0db8) || (a == 0x3fff && b < 0x1000);
+    let six_to_four = a == 0x2002;
+    global && !protocols && !documentation && !six_to_four
 }
 
 #[cfg(test)]

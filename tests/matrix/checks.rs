@@ -26,10 +26,16 @@ pub async fn one_node(d: &Deployment, uuid: &str, point: &str) {
     let transactions = api.get("transactions", &[("uuid", uuid)]).await.ok();
     assert_eq!(list(&transactions, "transactions").len(), 1, "one funding after {point}: {transactions:#}");
     assert_eq!(number(&api.get("walletbalance", &[("uuid", uuid)]).await.ok()["total_balance"]), 1_000_000, "{point}");
-    let node_dirs = std::fs::read_dir(d.path("host").join("nodes")).unwrap().count();
-    let lnds = d.lnd_pids().await.len();
-    assert_eq!(lnds, node_dirs, "one lnd a folder after {point}");
+    no_orphan(d, point).await;
     assert_eq!(creates(d, uuid).await, 1, "one operation after {point}");
+}
+
+/// One lnd a folder, and no folder more than users.
+pub async fn no_orphan(d: &Deployment, point: &str) {
+    let folders = std::fs::read_dir(d.path("host").join("nodes")).unwrap().count();
+    assert_eq!(d.lnd_pids().await.len(), folders, "one lnd a folder after {point}");
+    let nodes = d.api().get("nodes", &[("limit", "100")]).await.ok();
+    assert_eq!(list(&nodes, "nodes").len(), folders, "one folder a user after {point}");
 }
 
 async fn creates(d: &Deployment, uuid: &str) -> usize {
@@ -70,6 +76,22 @@ pub async fn one_close(d: &Deployment, uuid: &str, channel_point: &str, point: &
         .filter(|o| o["kind"] == "closechannel" && o["result"]["channel_point"] == channel_point)
         .collect();
     assert_eq!(closes.len(), 1, "{point}: {closes:#?}");
+    // A channel is closed by spending its funding output, which can happen once; it is this transaction that did.
+    let txid = closes[0]["result"]["closing_txid"].clone();
+    eventually(
+        &format!("the closing transaction {txid} is in the wallet after {point}"),
+        Duration::from_secs(30),
+        || {
+            let (api, txid) = (d.api(), txid.clone());
+            async move {
+                let transactions = api.get("transactions", &[("uuid", uuid), ("limit", "200")]).await.ok();
+                let closing = list(&transactions, "transactions").iter().find(|tx| tx["tx_hash"] == txid)?;
+                let spends = list(closing, "previous_outpoints").iter().any(|o| o["outpoint"] == channel_point);
+                spends.then_some(())
+            }
+        },
+    )
+    .await;
 }
 
 /// One withdrawal: one transaction that takes this amount (and its fee) out of the wallet.

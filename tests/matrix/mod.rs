@@ -26,7 +26,10 @@ fn points(kind: &str, steps: impl IntoIterator<Item = &'static str>) -> Vec<Stri
 
 async fn create_survives(blow: Blow) {
     let mut d = Deployment::start(Setup::default()).await;
-    for (n, point) in points("create", CreateStep::ALL.map(CreateStep::name)).into_iter().enumerate() {
+    // The money of a create is sent by an operation of the treasury's.
+    let mut all = points("create", CreateStep::ALL.map(CreateStep::name));
+    all.extend(points("funding", SendStep::NAMES));
+    for (n, point) in all.into_iter().enumerate() {
         let uuid = format!("user{n}");
         let call = Call::new("create", json!({ "uuid": uuid, "wait": 50 }));
         strike(&mut d, blow, &point, &call).await;
@@ -46,6 +49,7 @@ async fn pay_survives(blow: Blow) {
         strike(&mut d, blow, &point, &call).await;
         checks::one_payment(&d, "alice", "bob", &payreq, &point).await;
         assert_eq!(checks::channels(&d, "alice").await.len(), channels + 1, "one channel more after {point}");
+        checks::no_orphan(&d, &point).await;
     }
     d.stop().await;
 }
@@ -63,6 +67,7 @@ async fn close_survives(blow: Blow) {
         let body = json!({ "uuid": "alice", "pubkey": pubkey, "channel_point": channel_point, "wait": 50 });
         strike(&mut d, blow, &point, &Call::new("closechannel", body)).await;
         checks::one_close(&d, "alice", &channel_point, &point).await;
+        checks::no_orphan(&d, &point).await;
     }
     d.stop().await;
 }
@@ -81,6 +86,7 @@ async fn withdraw_survives(blow: Blow) {
         let call = Call::new("withdraw", body).with_idempotency_key(&point);
         strike(&mut d, blow, &point, &call).await;
         checks::one_withdrawal(&d, "alice", amount, &point).await;
+        checks::no_orphan(&d, &point).await;
     }
     d.stop().await;
 }

@@ -13,6 +13,9 @@ use crate::model::work::Work;
 use crate::store::Write;
 use crate::store::repo::{self, Versioned};
 
+/// How often accepting starts anew because somebody else wrote in between.
+pub(super) const MOST_TRIES: u32 = 1000;
+
 /// What is to be accepted.
 pub(super) struct Proposal {
     /// Whose it is.

@@ -1,7 +1,7 @@
 //! Accepts `closechannel`: finds the channel and freezes its point. A channel closes once.
 
 use super::super::refuse;
-use super::accept::{Accepted, Proposal};
+use super::accept::{Accepted, MOST_TRIES, Proposal};
 use super::{CloseRequest, Idempotency, ReadyNode, Service};
 use crate::lnd::proto::lnrpc::ListChannelsRequest;
 use crate::model::ids::{AppId, Uuid};
@@ -29,7 +29,7 @@ impl Service {
             Some(named) => named.clone(),
             None => self.only_channel(&node, &request.pubkey).await?,
         };
-        for attempt in 0.. {
+        for attempt in 0..MOST_TRIES {
             if let Some(operation) = self.replayed(idempotency.as_ref()).await? {
                 return Ok(operation);
             }

@@ -1,7 +1,7 @@
 //! Accepts `create` and `delete`. One (app, uuid), at most one node, for ever.
 
 use super::super::refuse;
-use super::accept::{Accepted, Proposal};
+use super::accept::{Accepted, MOST_TRIES, Proposal};
 use super::{Idempotency, Service};
 use crate::model::amount::Sat;
 use crate::model::ids::{AppId, NodeId, Uuid};
@@ -23,7 +23,7 @@ impl Service {
         uuid: &Uuid,
         idempotency: Option<Idempotency>,
     ) -> Result<Operation, Refusal> {
-        for attempt in 0.. {
+        for attempt in 0..MOST_TRIES {
             if let Some(operation) = self.replayed(idempotency.as_ref()).await? {
                 return Ok(operation);
             }
@@ -128,7 +128,7 @@ impl Service {
         uuid: &Uuid,
         idempotency: Option<Idempotency>,
     ) -> Result<Operation, Refusal> {
-        for attempt in 0.. {
+        for attempt in 0..MOST_TRIES {
             if let Some(operation) = self.replayed(idempotency.as_ref()).await? {
                 return Ok(operation);
             }

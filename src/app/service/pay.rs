@@ -2,7 +2,7 @@
 //! payment.
 
 use super::super::refuse;
-use super::accept::{Accepted, Proposal};
+use super::accept::{Accepted, MOST_TRIES, Proposal};
 use super::{Idempotency, PayRequest, ReadyNode, Service};
 use crate::lnd::proto::lnrpc::ListChannelsRequest;
 use crate::lnd::proto::lnrpc::payment::PaymentStatus;
@@ -30,7 +30,7 @@ impl Service {
         let stored = self.node_of(app, uuid).await?.value;
         let terms = self.terms(&stored, &request)?;
         let pointer_id = PaymentPointer::id_of(&stored.id, &terms.payment_hash);
-        for attempt in 0.. {
+        for attempt in 0..MOST_TRIES {
             if let Some(operation) = self.replayed(idempotency.as_ref()).await? {
                 return Ok(operation);
             }
@@ -88,7 +88,7 @@ impl Service {
             return Ok(None);
         }
         match &operation.work {
-            Work::Pay(pay) if pay.terms == *terms => Ok(Some(operation)),
+            Work::Pay(pay) if pay.terms.is_same_as(terms) => Ok(Some(operation)),
             _ => {
                 let message = "this invoice is being paid, or was paid, with other parameters";
                 Err(Refusal::new(Code::PaymentConflict, message).with("operation", operation.id.as_str()))
@@ -137,10 +137,10 @@ impl Service {
                 .with("channels_pending_sat", pending)
                 .with("wallet_sat", wallet)
         };
-        if terms.open == OpenPolicy::Never {
-            return Err(too_little(needed, 0));
-        }
         let wallet = lnd.wallet_balance(read).await.map_err(|e| refuse::lnd(&e))?;
+        if terms.open == OpenPolicy::Never {
+            return Err(too_little(needed, wallet.total_balance));
+        }
         let needed = plan::capacity(terms);
         if u64::try_from(wallet.total_balance).unwrap_or(0) < needed.0 {
             return Err(too_little(needed, wallet.total_balance));

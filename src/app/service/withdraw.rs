@@ -2,7 +2,7 @@
 //! otherwise.
 
 use super::super::refuse;
-use super::accept::{Accepted, Proposal};
+use super::accept::{Accepted, MOST_TRIES, Proposal};
 use super::{Idempotency, Service, WithdrawRequest};
 use crate::model::amount::Sat;
 use crate::model::ids::{AppId, Uuid};
@@ -27,11 +27,11 @@ impl Service {
             let message = format!("this is not an address of {network}");
             return Err(Refusal::parameter(Code::InvalidParameters, "address", message));
         }
-        let ready = self.ready_node(app, uuid).await?;
-        for attempt in 0.. {
+        for attempt in 0..MOST_TRIES {
             if let Some(operation) = self.replayed(idempotency.as_ref()).await? {
                 return Ok(operation);
             }
+            let ready = self.ready_node(app, uuid).await?;
             let balance = ready.lnd.wallet_balance(&ready.read).await.map_err(|e| refuse::lnd(&e))?;
             let confirmed = Sat(u64::try_from(balance.confirmed_balance).unwrap_or(0));
             let amount = match request.amount {

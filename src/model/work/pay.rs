@@ -45,6 +45,14 @@ pub struct PayTerms {
     pub peer_address: Option<String>,
 }
 
+impl PayTerms {
+    /// Whether the same was asked. Where the peer is may have been resolved to another of its addresses since.
+    #[must_use]
+    pub fn is_same_as(&self, other: &Self) -> bool {
+        Self { peer_address: None, ..self.clone() } == Self { peer_address: None, ..other.clone() }
+    }
+}
+
 /// A payment under way.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pay {
