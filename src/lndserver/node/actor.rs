@@ -4,10 +4,9 @@ use super::super::board::NodeStatus;
 use super::super::files::NodeDir;
 use super::super::process::Lnd;
 use super::super::record::{Desired, Record};
-use super::super::spec::NodeSpec;
 use super::instance::{self, Started};
 use super::wallet::WalletWatch;
-use super::{Command, Done, Order, OrderError, Reply, Shared};
+use super::{Command, Done, OrderError, Reply, Shared};
 use crate::fault;
 use crate::model::NodeId;
 use crate::model::node::{Process, WalletState};
@@ -23,35 +22,35 @@ const SETTLED: Duration = Duration::from_secs(60);
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 pub(super) struct Actor {
-    shared: Arc<Shared>,
-    node: NodeId,
-    dir: NodeDir,
+    pub(super) shared: Arc<Shared>,
+    pub(super) node: NodeId,
+    pub(super) dir: NodeDir,
     inbox: mpsc::Receiver<Command>,
-    record: Record,
-    state: State,
+    pub(super) record: Record,
+    pub(super) state: State,
     /// An exit is followed by a start at once: it was asked for.
-    restarting: bool,
-    waiters: Vec<(Wanted, Reply)>,
+    pub(super) restarting: bool,
+    pub(super) waiters: Vec<(Wanted, Reply)>,
 }
 
-enum State {
+pub(super) enum State {
     Down(Down),
     Up(Box<Up>),
 }
 
 #[derive(Default)]
-struct Down {
+pub(super) struct Down {
     /// Why, where nobody asked for it.
     reason: String,
     /// How often in a row.
     failures: u32,
     /// Not started, or looked at again, before.
-    not_before: Option<Instant>,
+    pub(super) not_before: Option<Instant>,
     /// Nothing runs that this agent can see, and yet the folder is taken: nobody may be told that it is stopped.
     unsure: bool,
 }
 
-struct Up {
+pub(super) struct Up {
     lnd: Lnd,
     since: Instant,
     failures: u32,
@@ -62,7 +61,7 @@ struct Up {
 
 /// What somebody waits for.
 #[derive(Clone, Copy, PartialEq)]
-enum Wanted {
+pub(super) enum Wanted {
     /// It runs and its RPC answers.
     Up,
     /// It has exited.
@@ -226,98 +225,6 @@ impl Actor {
         let how = how.unwrap_or_else(|| "an unknown end".to_owned());
         let line = self.record.spec.as_ref().and_then(|spec| instance::last_words(&self.dir, spec));
         self.failed(format!("{how}: {}", line.unwrap_or_default()), failures);
-    }
-
-    async fn obey(&mut self, command: Command) {
-        let Command { epoch, order, reply } = command;
-        if epoch < self.record.epoch {
-            let _ = reply.send(Err(OrderError::Fenced { have: self.record.epoch }));
-            return;
-        }
-        self.waiters.retain(|(_, reply)| !reply.is_closed());
-        match self.accept(epoch, order).await {
-            Ok(wanted) => {
-                // Who waited for something else waits in vain.
-                for (_, overtaken) in self.waiters.extract_if(.., |(other, _)| *other != wanted) {
-                    let _ = overtaken.send(Err(OrderError::Failed("overtaken by another order".to_owned())));
-                }
-                self.waiters.push((wanted, reply));
-            }
-            Err(e) => {
-                let _ = reply.send(Err(e));
-            }
-        }
-    }
-
-    /// Writes down what is wanted from now on.
-    async fn accept(&mut self, epoch: u64, order: Order) -> Result<Wanted, OrderError> {
-        // The epoch counts as seen even where the rest is refused.
-        self.keep(Record { epoch, ..self.record.clone() })?;
-        match order {
-            Order::Ensure(spec) => {
-                self.accept_spec(*spec)?;
-                self.start_soon();
-                Ok(Wanted::Up)
-            }
-            Order::Restart if self.record.desired == Desired::Running => {
-                self.restarting = matches!(self.state, State::Up(_));
-                self.start_soon();
-                Ok(Wanted::Up)
-            }
-            Order::Restart => Err(OrderError::Refused("it is not meant to run".to_owned())),
-            Order::Stop => {
-                if self.record.desired == Desired::Running {
-                    self.keep(Record { desired: Desired::Stopped, ..self.record.clone() })?;
-                }
-                self.restarting = false;
-                Ok(Wanted::Down)
-            }
-            Order::Remove => self.remove().await.map(|()| Wanted::Down),
-        }
-    }
-
-    fn accept_spec(&mut self, spec: NodeSpec) -> Result<(), OrderError> {
-        if let Some(old) = &self.record.spec
-            && (old.slot, old.network) != (spec.slot, spec.network)
-        {
-            return Err(OrderError::Refused("a node keeps its slot and its network".to_owned()));
-        }
-        let fresh = self.record.spec.is_none();
-        self.shared.slots.take(spec.slot, &self.node)?;
-        let kept = self.keep(Record { desired: Desired::Running, spec: Some(spec), ..self.record.clone() });
-        if kept.is_err() && fresh {
-            self.shared.slots.free(&self.node);
-        }
-        kept
-    }
-
-    /// An order is a reason not to wait for the end of a pause.
-    fn start_soon(&mut self) {
-        if let State::Down(down) = &mut self.state {
-            down.not_before = None;
-        }
-    }
-
-    /// Sets the folder aside. The record goes last: an order that was cut off between the two finds nothing to move.
-    async fn remove(&mut self) -> Result<(), OrderError> {
-        if self.record.desired == Desired::Running || matches!(self.state, State::Up(_)) {
-            return Err(OrderError::Refused("it runs; stop it first".to_owned()));
-        }
-        fault::point("lndserver.remove.before").await;
-        instance::set_aside(&self.shared, &self.dir, &self.node).await?;
-        fault::point("lndserver.remove.after").await;
-        self.keep(Record { desired: Desired::Removed, spec: None, ..self.record.clone() })?;
-        self.shared.backups.forget(&self.node);
-        self.shared.slots.free(&self.node);
-        Ok(())
-    }
-
-    fn keep(&mut self, record: Record) -> Result<(), OrderError> {
-        if record != self.record {
-            record.save(&self.dir).map_err(|e| OrderError::Failed(format!("cannot keep the order: {e}")))?;
-            self.record = record;
-        }
-        Ok(())
     }
 
     fn status(&self) -> NodeStatus {

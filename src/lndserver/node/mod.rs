@@ -2,6 +2,7 @@
 
 mod actor;
 mod instance;
+mod orders;
 mod wallet;
 
 use super::backups::Backups;
