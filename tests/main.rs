@@ -5,6 +5,7 @@
 mod cli;
 mod dev_parts;
 mod docs;
+mod gates;
 mod harness;
 mod lnd_rest;
 mod lndserver;

@@ -6,6 +6,7 @@ use super::Parts;
 use super::claim::{self, ClaimGuard};
 use super::keys::field;
 use crate::error::{Error, Result};
+use crate::fault;
 use crate::lnd::LndErrorKind;
 use crate::lnd::client::LndClient;
 use crate::lnd::macaroon::{Caveat, Grant};
@@ -168,6 +169,7 @@ impl Upkeep {
         let password = self.parts.keys.open_of(node, field::WALLET_PASSWORD)?;
         let lnd = self.parts.lnds.client(node)?;
         let _turn = self.parts.scrypt_turn(node).await;
+        fault::point("upkeep.unlock.before").await;
         guard.check()?;
         match lnd.unlock_wallet(&password).await {
             Ok(()) => {

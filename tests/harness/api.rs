@@ -1,7 +1,8 @@
 //! A client of the REST API, as an app's backend would have.
 
-use reqwest::{Client, Method};
+use reqwest::{Client, Method, RequestBuilder};
 use serde_json::{Value, json};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// What came back.
@@ -10,6 +11,8 @@ pub struct Answer {
     pub status: u16,
     pub body: Value,
     pub headers: Vec<(String, String)>,
+    /// The body as it came.
+    pub text: String,
 }
 
 impl Answer {
@@ -38,12 +41,14 @@ pub struct Api {
     http: Client,
     pub url: String,
     pub key: String,
+    /// Every answer that this client and its clones got.
+    pub seen: Arc<Mutex<Vec<Answer>>>,
 }
 
 impl Api {
     pub fn new(url: &str, key: &str) -> Self {
         let http = Client::builder().timeout(Duration::from_secs(70)).build().unwrap();
-        Self { http, url: url.trim_end_matches('/').to_owned(), key: key.to_owned() }
+        Self { http, url: url.trim_end_matches('/').to_owned(), key: key.to_owned(), seen: Arc::default() }
     }
 
     pub fn with_key(&self, key: &str) -> Self {
@@ -73,24 +78,38 @@ impl Api {
         body: Option<Value>,
         headers: &[(&str, &str)],
     ) -> Result<Answer, reqwest::Error> {
-        let path = if call.starts_with('/') { call.to_owned() } else { format!("/lnd/v1/{call}") };
-        let mut request = self.http.request(method, format!("{}{path}", self.url)).query(query);
-        if !self.key.is_empty() {
-            request = request.bearer_auth(&self.key);
-        }
+        let mut request = self.to(method, call).query(query);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
         if let Some(body) = body {
             request = request.json(&body);
         }
+        self.answer(request).await
+    }
+
+    /// A POST of any text.
+    pub async fn post_text(&self, call: &str, content_type: &str, body: &str) -> Answer {
+        let request = self.to(Method::POST, call).header("content-type", content_type).body(body.to_owned());
+        self.answer(request).await.unwrap()
+    }
+
+    fn to(&self, method: Method, call: &str) -> RequestBuilder {
+        let path = if call.starts_with('/') { call.to_owned() } else { format!("/lnd/v1/{call}") };
+        let request = self.http.request(method, format!("{}{path}", self.url));
+        if self.key.is_empty() { request } else { request.bearer_auth(&self.key) }
+    }
+
+    async fn answer(&self, request: RequestBuilder) -> Result<Answer, reqwest::Error> {
         let response = request.send().await?;
         let status = response.status().as_u16();
         let headers =
             response.headers().iter().map(|(n, v)| (n.to_string(), v.to_str().unwrap_or("").to_owned())).collect();
         let text = response.text().await?;
-        let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
-        Ok(Answer { status, body, headers })
+        let body = serde_json::from_str(&text).unwrap_or_else(|_| Value::String(text.clone()));
+        let answer = Answer { status, body, headers, text };
+        self.seen.lock().unwrap().push(answer.clone());
+        Ok(answer)
     }
 
     /// Creates a user's node and waits until it is there.
@@ -106,10 +125,11 @@ impl Api {
         }
         let id = answer.body["id"].as_str().unwrap().to_owned();
         let operation = self.operation_end(&id, Duration::from_secs(120)).await;
-        match operation["state"].as_str() {
-            Some("succeeded") => Answer { status: 200, body: operation["result"].clone(), headers: Vec::new() },
-            _ => Answer { status: 409, body: operation["error"].clone(), headers: Vec::new() },
-        }
+        let (status, body) = match operation["state"].as_str() {
+            Some("succeeded") => (200, operation["result"].clone()),
+            _ => (409, operation["error"].clone()),
+        };
+        Answer { status, text: body.to_string(), body, headers: Vec::new() }
     }
 
     /// The operation, once it has ended.
