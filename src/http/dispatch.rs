@@ -84,6 +84,7 @@ impl Dispatcher {
         let method = request.method().clone();
         let started = Instant::now();
         let mut trace = Trace::default();
+        let is_large = told_length(request.headers()).is_some_and(|length| length > self.config.body_limit_bytes);
         let answer =
             AssertUnwindSafe(self.answer(&target, request, &mut trace)).catch_unwind().instrument(span.clone());
         let outcome = answer.await.unwrap_or_else(|_| {
@@ -94,6 +95,10 @@ impl Dispatcher {
         let mut response = outcome.unwrap_or_else(|refusal| problem::response(&refusal, None));
         if let (Target::Route(route, _), http::StatusCode::METHOD_NOT_ALLOWED) = (&target, response.status()) {
             response.headers_mut().insert(header::ALLOW, self.allowed(route));
+        }
+        if is_large || response.status() == http::StatusCode::PAYLOAD_TOO_LARGE {
+            // The rest of the body stays unread, so the next request cannot come over this connection: say so.
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         finish(&mut response, &request_id);
         let _in_span = span.enter();
@@ -199,8 +204,7 @@ impl Dispatcher {
     async fn read(&self, parts: &Parts, body: Body) -> Result<Vec<u8>, Refusal> {
         let limit = self.config.body_limit_bytes;
         let too_large = || Refusal::new(Code::BodyTooLarge, format!("the body is larger than {limit} bytes"));
-        let told =
-            text(&parts.headers, header::CONTENT_LENGTH.as_str()).and_then(|length| length.parse::<usize>().ok());
+        let told = told_length(&parts.headers);
         if told.is_some_and(|told| told > limit) {
             return Err(too_large());
         }
@@ -240,6 +244,10 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), Refusal> {
 
 fn wants_events(headers: &HeaderMap) -> bool {
     headers.get_all(header::ACCEPT).iter().any(|value| value.to_str().is_ok_and(|v| v.contains("text/event-stream")))
+}
+
+fn told_length(headers: &HeaderMap) -> Option<usize> {
+    text(headers, header::CONTENT_LENGTH.as_str())?.parse().ok()
 }
 
 fn text(headers: &HeaderMap, name: &str) -> Option<String> {
