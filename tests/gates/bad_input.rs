@@ -161,7 +161,7 @@ async fn forms(table: &mut Table<'_>) {
     let invoice = json!({ "uuid": "alice", "amt": 5 });
     let empty_key = api.request(Method::POST, "invoice", &[], Some(invoice), &empty_key).await;
     table.note("an empty Idempotency-Key", &empty_key.unwrap());
-    let large = "x".repeat(2_000_000);
+    let large = "x".repeat(100_000);
     table.post("a body too large", "invoice", json!({ "uuid": "alice", "amt": 5, "memo": large })).await;
     for (row, content_type, body) in [
         ("text/plain", "text/plain", "{}"),
