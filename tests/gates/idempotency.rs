@@ -1,5 +1,6 @@
 //! `Idempotency-Key`: the same again, 422 for something else, and each API key has its own.
 
+use super::with_new_key;
 use crate::harness::{Answer, Api, Deployment};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -34,7 +35,7 @@ async fn an_invoice_is_made_once(d: &Deployment, api: &Api) {
         "idempotency_key_reused"
     );
 
-    let other_key = api.with_key(&d.create_key("app", "invoice").await);
+    let other_key = with_new_key(api, &d.create_key("app", "invoice").await).await;
     let others = post(&other_key, "invoice", "invoice-1", body.clone()).await.ok();
     assert_ne!(others["r_hash"], first["r_hash"], "each API key has its own");
     let plain = api.post("invoice", body).await.ok();

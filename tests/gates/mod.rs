@@ -85,6 +85,16 @@ async fn create(api: &Api, uuids: &[&str]) {
     futures::future::join_all(uuids.iter().map(|uuid| api.create(uuid))).await;
 }
 
+/// The API with another key, once the master has heard of that key: another process has made it.
+async fn with_new_key(api: &Api, key: &str) -> Api {
+    let api = api.with_key(key);
+    harness::eventually("the new key is known", Duration::from_secs(5), || async {
+        (api.get("operations", &[]).await.status != 401).then_some(())
+    })
+    .await;
+    api
+}
+
 /// Until then the Store still changes by itself.
 async fn funding_is_told_confirmed(api: &Api, uuids: &[&str]) {
     for uuid in uuids {

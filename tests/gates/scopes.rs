@@ -1,7 +1,7 @@
 //! Every route there is, as the description of the API lists them, with every kind of key.
 
 use super::money::ADDRESS;
-use super::payreqs;
+use super::{payreqs, with_new_key};
 use crate::harness::{Answer, Api, Deployment, eventually};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -115,12 +115,12 @@ pub async fn open_what_they_name_and_nothing_else(d: &Deployment, api: &Api) {
         }
     }
     for scope in SCOPES {
-        let narrow = api.with_key(&d.create_key("app", scope).await);
+        let narrow = with_new_key(api, &d.create_key("app", scope).await).await;
         for route in &routes {
             check(route, route.is_open_to(scope), &narrow).await;
         }
     }
-    let operator = api.with_key(&d.operator_key().await);
+    let operator = with_new_key(api, &d.operator_key().await).await;
     for route in &routes {
         check(route, route.is_open_to("operator"), &operator).await;
         // An app's key never is an operator's, whatever its scopes.
@@ -144,7 +144,7 @@ async fn check(route: &Route, is_open: bool, api: &Api) {
 /// With a good key of another app, somebody's user and nobody are the same, to the byte.
 pub async fn another_apps_user_is_as_unknown_as_nobody(d: &Deployment, api: &Api) {
     d.config_cli(&["app", "create", "other", "--nodes", "0"]).await;
-    let other = api.with_key(&d.create_key("other", "read,invoice,pay,manage").await);
+    let other = with_new_key(api, &d.create_key("other", "read,invoice,pay,manage").await).await;
     for route in routes(api).await.iter().filter(|route| route.needs_user() && !route.is_open_to("operator")) {
         let (alices, nobodys) = (route.call(&other, "alice").await, route.call(&other, "nobody").await);
         let is_create = route.path.ends_with("/create");
@@ -169,7 +169,7 @@ fn header_names(answer: &Answer) -> Vec<&str> {
 
 pub async fn a_revoked_key_opens_nothing(d: &Deployment, api: &Api) {
     let key = d.create_key("app", "read,invoice,pay,manage").await;
-    let revoked = api.with_key(&key);
+    let revoked = with_new_key(api, &key).await;
     assert_eq!(revoked.get("nodes", &[]).await.status, 200);
     let id = key.split('_').nth(2).unwrap();
     d.config_cli(&["key", "revoke", id]).await;
