@@ -4,6 +4,7 @@ use super::Parts;
 use crate::error::Result;
 use crate::lnd::client::LndClient;
 use crate::lnd::macaroon::Macaroon;
+use crate::lnd::{LndError, LndErrorKind};
 use crate::model::HostId;
 use crate::model::node::Node;
 use std::collections::HashMap;
@@ -36,7 +37,11 @@ impl Parts {
         if let Some(fixed) = self.settings.fixed_sat_per_vbyte {
             return Ok(fixed);
         }
-        let estimate = lnd.estimate_fee_rate(read, CONF_TARGET).await?;
+        let estimate = lnd.estimate_fee_rate(read, CONF_TARGET).await.map_err(|error| {
+            // An estimator that does not answer now is no reason to give anything up.
+            let passing = matches!(error.kind, LndErrorKind::Refused | LndErrorKind::NotFound);
+            if passing { LndError::new(LndErrorKind::Unknown, error.message) } else { error }
+        })?;
         let sat_per_kw = u64::try_from(estimate.sat_per_kw).unwrap_or(0);
         Ok(sat_per_kw.div_ceil(250).max(1))
     }

@@ -39,7 +39,9 @@ pub async fn commit(ctx: &Ctx, operation: &Versioned<Operation>, advance: Advanc
 /// Shows what is going on, where it has changed.
 pub async fn progress(ctx: &Ctx, operation: Versioned<Operation>, text: &str) -> Result<Versioned<Operation>> {
     if operation.value.progress == text {
-        return Ok(operation);
+        // It may have been changed from outside: a cooperative close that is to be forced now.
+        let stored = repo::get::<Operation>(&*ctx.parts.store, operation.value.id.as_str()).await?;
+        return Ok(stored.unwrap_or(operation));
     }
     let work = operation.value.work.clone();
     commit(ctx, &operation, Advance::next(work, text)).await

@@ -193,6 +193,8 @@ fn from_transport(source: &(dyn StdError + 'static)) -> LndError {
 
 /// lnd's texts, as parts of its messages. The first that fits counts.
 const TEXTS: &[(&str, LndErrorKind)] = &[
+    // tonic's own words where its connection is gone: nothing was sent.
+    ("Service was not ready", LndErrorKind::Unreachable),
     ("context canceled", LndErrorKind::Unknown),
     ("context deadline exceeded", LndErrorKind::Unknown),
     ("shutting down", LndErrorKind::Unknown),
@@ -219,6 +221,7 @@ const TEXTS: &[(&str, LndErrorKind)] = &[
     ("not enough witness outputs", LndErrorKind::InsufficientFunds),
     ("insufficient funds available", LndErrorKind::InsufficientFunds),
     ("reserved wallet balance invalidated", LndErrorKind::InsufficientFunds),
+    ("outpoint already spent or locked", LndErrorKind::InsufficientFunds),
     ("permission denied", LndErrorKind::MacaroonRejected),
     ("verification failed:", LndErrorKind::MacaroonRejected),
     ("macaroon has expired", LndErrorKind::MacaroonRejected),

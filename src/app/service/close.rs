@@ -3,8 +3,9 @@
 use super::super::refuse;
 use super::accept::{Accepted, MOST_TRIES, Proposal};
 use super::{CloseRequest, Idempotency, ReadyNode, Service};
+use crate::error::StoreError;
 use crate::lnd::proto::lnrpc::ListChannelsRequest;
-use crate::model::ids::{AppId, Uuid};
+use crate::model::ids::{AppId, OperationId, Uuid};
 use crate::model::node::ClosePointer;
 use crate::model::operation::{Operation, Owner, State};
 use crate::model::problem::{Code, Refusal};
@@ -98,6 +99,9 @@ impl Service {
         let operation = operation.ok_or_else(lost)?.value;
         match (&operation.state, &operation.work) {
             (State::Failed { .. }, _) => Ok(None),
+            (State::Running, Work::Close(close)) if request.force && !close.force => {
+                self.force_running(&operation.id).await.map(Some)
+            }
             (_, Work::Close(close)) if close.pubkey == request.pubkey && close.force == request.force => {
                 Ok(Some(operation))
             }
@@ -106,6 +110,20 @@ impl Service {
                 Err(Refusal::new(Code::CloseConflict, message).with("operation", operation.id.as_str()))
             }
         }
+    }
+
+    /// A cooperative close that does not come to an end is forced on request: whoever works on it finds the change at the
+    /// next look.
+    async fn force_running(&self, id: &OperationId) -> Result<Operation, Refusal> {
+        let forced = repo::modify::<Operation, StoreError>(&*self.parts.store, id.as_str(), |operation| {
+            match &mut operation.work {
+                Work::Close(close) if operation.state == State::Running && !close.force => close.force = true,
+                _ => return Ok(None),
+            }
+            Ok(Some(Vec::new()))
+        });
+        let lost = || Refusal::new(Code::Internal, "the operation of this close is gone");
+        forced.await.map_err(|e| refuse::store(&e))?.map(|o| o.value).ok_or_else(lost)
     }
 
     async fn try_close(

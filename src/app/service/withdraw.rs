@@ -53,6 +53,7 @@ impl Service {
                 work: Work::Withdraw(Withdraw {
                     address: request.address.clone(),
                     amount: request.amount,
+                    at_most_sat: amount,
                     max_fee_sat,
                     step: SendStep::Fund,
                 }),

@@ -5,6 +5,7 @@ use super::onchain::{self, Send, Sent};
 use crate::error::{Error, Result};
 use crate::lnd::macaroon::Caveat;
 use crate::model::OperationId;
+use crate::model::amount::Sat;
 use crate::model::operation::{Operation, State, TREASURY};
 use crate::model::problem::{Code, Refusal};
 use crate::model::work::Work;
@@ -20,6 +21,7 @@ use tokio::sync::broadcast::Receiver;
 
 /// Outputs of one transaction at most.
 const MOST_OUTPUTS: usize = 100;
+const LEAST_FEE_BOUND: Sat = Sat(20_000);
 
 /// Makes one operation of all requests that wait, unless the treasury is at work: then those that come meanwhile share the
 /// next one. Of several masters that try, one wins; the others find nothing left.
@@ -89,13 +91,22 @@ pub(super) async fn advance(ctx: &Ctx, operation: &Operation, work: &FundingBatc
     let treasury = ctx.parts.treasury.as_ref();
     let treasury = treasury.ok_or_else(|| Error::Invariant("there is no treasury".to_owned()))?;
     let macaroon = treasury.macaroon.with_caveat(Caveat::TimeBefore(ctx.claim.spend_until()?));
-    let sat_per_vbyte = ctx.parts.fee_rate(&treasury.client, &treasury.macaroon).await?;
+    let sat_per_vbyte = match work.step {
+        SendStep::Fund => ctx.parts.fee_rate(&treasury.client, &treasury.macaroon).await?,
+        // Decided and signed.
+        SendStep::Finalize { .. } | SendStep::Publish { .. } => 0,
+    };
     let mut outputs = BTreeMap::new();
     for output in &work.outputs {
         *outputs.entry(output.address.clone()).or_insert(0) += output.amount_sat.0;
     }
     let send = Send { id: &operation.id, outputs, sat_per_vbyte };
-    match onchain::advance(&treasury.client, &macaroon, &send, &work.step).await? {
+    match onchain::advance(&treasury.client, &macaroon, &treasury.macaroon, &send, &work.step).await? {
+        Sent::Next(SendStep::Finalize { fee_sat, .. }) if fee_sat > fee_bound(work) => {
+            onchain::release_leases(&treasury.client, &macaroon, &operation.id).await?;
+            tracing::warn!(%fee_sat, bound = %fee_bound(work), "funding costs too much now; the treasury waits");
+            Ok(Advance::again("the treasury waits for lower fees", Duration::from_secs(30)))
+        }
         Sent::Next(step) => {
             Ok(Advance::next(Work::Funding(FundingBatch { step, ..work.clone() }), "the treasury is sending"))
         }
@@ -113,6 +124,12 @@ pub(super) async fn advance(ctx: &Ctx, operation: &Operation, work: &FundingBatc
             Ok(Advance::Park { refusal: Refusal::new(Code::Parked, "the treasury's transaction was rejected") })
         }
     }
+}
+
+/// What a batch may cost: a tenth of what it sends, and never less than a small transaction at usual rates.
+fn fee_bound(work: &FundingBatch) -> Sat {
+    let total: u64 = work.outputs.iter().map(|output| output.amount_sat.0).sum();
+    Sat(total / 10).max(LEAST_FEE_BOUND)
 }
 
 async fn mark_published(ctx: &Ctx, work: &FundingBatch, txid: &str) -> Result<Vec<Write>> {

@@ -35,8 +35,14 @@ pub(super) enum Sent {
     Rejected(String),
 }
 
-/// Does one step of a send. `macaroon` must end with the lease.
-pub(super) async fn advance(lnd: &LndClient, macaroon: &Macaroon, send: &Send<'_>, step: &SendStep) -> Result<Sent> {
+/// Does one step of a send. `macaroon` must end with the lease; `read` looks.
+pub(super) async fn advance(
+    lnd: &LndClient,
+    macaroon: &Macaroon,
+    read: &Macaroon,
+    send: &Send<'_>,
+    step: &SendStep,
+) -> Result<Sent> {
     match step {
         SendStep::Fund => fund(lnd, macaroon, send).await,
         SendStep::Finalize { psbt, fee_sat } => {
@@ -48,7 +54,9 @@ pub(super) async fn advance(lnd: &LndClient, macaroon: &Macaroon, send: &Send<'_
             let (raw_tx, txid) = (hex::encode(&answer.raw_final_tx), tx.compute_txid().to_string());
             Ok(Sent::Next(SendStep::Publish { raw_tx, txid, fee_sat: *fee_sat }))
         }
-        SendStep::Publish { raw_tx, txid, fee_sat } => publish(lnd, macaroon, send.id, raw_tx, txid, *fee_sat).await,
+        SendStep::Publish { raw_tx, txid, fee_sat } => {
+            publish(lnd, [macaroon, read], send.id, raw_tx, txid, *fee_sat).await
+        }
     }
 }
 
@@ -101,7 +109,7 @@ fn fee_of(packet: &[u8]) -> Result<Sat> {
 
 async fn publish(
     lnd: &LndClient,
-    macaroon: &Macaroon,
+    [macaroon, read]: [&Macaroon; 2],
     id: &OperationId,
     raw_tx: &str,
     txid: &str,
@@ -114,7 +122,7 @@ async fn publish(
         Err(e) if e.kind == LndErrorKind::Refused => {
             // Refused, and yet known to the wallet: an earlier run of this step has published it.
             let parsed: Txid = txid.parse().map_err(|_| Error::Invariant("a stored txid is not one".to_owned()))?;
-            match lnd.transaction(macaroon, parsed).await {
+            match lnd.transaction(read, parsed).await {
                 Ok(Some(_)) => Ok(Sent::Published { txid: txid.to_owned(), fee_sat }),
                 Ok(None) => Ok(Sent::Rejected(refuse::words(&e))),
                 Err(other) => Err(other.into()),

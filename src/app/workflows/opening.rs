@@ -33,16 +33,17 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Decides on the channel: who, how large, of which coins. Waits for its turn, for a channel that is being opened anyway,
 /// and for money that will suffice once confirmed.
 pub(super) async fn plan(ctx: &Ctx, operation: &Operation, work: &Pay) -> Result<Advance> {
-    if !ctx.locks.take_turn(&operation.id) || another_opens(ctx, operation).await? {
-        return Ok(Advance::again("another channel of this node is being opened", SOON));
-    }
-    let reached = reach(ctx, operation).await?;
-    let Reached { lnd, read, .. } = &reached;
     let now = ctx.parts.clock.now();
     if work.terms.expires_at - now < ctx.parts.settings.open_margin {
         let message = "the invoice would expire before a channel for it is open";
         return Ok(failed(work, Refusal::new(Code::InvoiceExpiresTooSoon, message)));
     }
+    if !ctx.locks.take_turn(&operation.id) || another_opens(ctx, operation).await? {
+        ctx.locks.end_turn(&operation.id);
+        return Ok(Advance::again("another channel of this node is being opened", SOON));
+    }
+    let reached = reach(ctx, operation).await?;
+    let Reached { lnd, read, .. } = &reached;
     if let Some(channel_point) = opening_anyway(lnd, read, work).await? {
         ctx.locks.end_turn(&operation.id);
         return Ok(Advance::next(at(work, PayStep::AwaitChannel { channel_point }), "a channel is being opened"));
@@ -54,7 +55,11 @@ pub(super) async fn plan(ctx: &Ctx, operation: &Operation, work: &Pay) -> Result
     let sat_per_vbyte = ctx.parts.fee_rate(lnd, read).await?;
     match plan::plan(&work.terms, &wallet(lnd, read).await?, sat_per_vbyte) {
         Err(refusal) => Ok(failed(work, refusal)),
-        Ok(OpeningPlan::Wait) => Ok(Advance::again("waiting for money to be confirmed", Duration::from_millis(500))),
+        Ok(OpeningPlan::Wait) => {
+            // Others whose money is there need not wait for this one's.
+            ctx.locks.end_turn(&operation.id);
+            Ok(Advance::again("waiting for money to be confirmed", Duration::from_millis(500)))
+        }
         Ok(OpeningPlan::Open(funding)) => {
             let opening = Opening {
                 peer: work.terms.peer.clone(),
@@ -189,18 +194,25 @@ pub(super) async fn open(ctx: &Ctx, operation: &Operation, work: &Pay, opening: 
     let macaroon = ctx.spending_macaroon(&reached.node.value, Grant::OpenChannel)?;
     match reached.lnd.open_channel(&macaroon, request(operation, opening)?).await {
         Ok(point) => Ok(opened(work, opening, point.to_string())),
-        Err(e) if e.kind == LndErrorKind::InsufficientFunds => {
-            ctx.locks.end_turn(&operation.id);
-            Ok(Advance::next(at(work, PayStep::PlanOpening), "planning anew: the coins have changed"))
-        }
-        Err(e) if matches!(e.kind, LndErrorKind::Refused | LndErrorKind::PeerOffline) => {
-            match prove_absent(ctx, &reached, &operation.id, &opening.peer).await? {
-                Some(channel_point) => Ok(opened(work, opening, channel_point)),
-                None => {
-                    let refusal = Refusal::new(Code::ChannelOpenFailed, "the channel could not be opened");
-                    Ok(failed(work, refusal.with("lnd_message", refuse::words(&e))))
-                }
+        Err(e)
+            if matches!(
+                e.kind,
+                LndErrorKind::Refused | LndErrorKind::PeerOffline | LndErrorKind::InsufficientFunds
+            ) =>
+        {
+            if let Some(channel_point) = prove_absent(ctx, &reached, &operation.id, &opening.peer).await? {
+                return Ok(opened(work, opening, channel_point));
             }
+            // lnd does not reconnect to a peer it was told to disconnect from, and there may be other channels with it.
+            if dial(ctx, &reached, opening).await.is_err() {
+                tracing::debug!(id = %operation.id, "the peer of a refused opening is away");
+            }
+            if e.kind == LndErrorKind::InsufficientFunds {
+                ctx.locks.end_turn(&operation.id);
+                return Ok(Advance::next(at(work, PayStep::PlanOpening), "planning anew: the coins have changed"));
+            }
+            let refusal = Refusal::new(Code::ChannelOpenFailed, "the channel could not be opened");
+            Ok(failed(work, refusal.with("lnd_message", refuse::words(&e))))
         }
         Err(e) => Err(e.into()),
     }

@@ -120,7 +120,14 @@ async fn start(ctx: &Ctx, reached: &Reached, work: &Pay) -> Result<Started> {
             Err(e) if matches!(e.kind, LndErrorKind::AlreadyPaid | LndErrorKind::InTransition) => {
                 return Ok(Started::LookAgain);
             }
-            Err(e) if e.kind == LndErrorKind::Refused => return Ok(Started::Refused(refuse::words(&e))),
+            Err(e) if e.kind == LndErrorKind::Refused => {
+                // lnd may have begun before it said no: only an unknown or failed payment is a definite failure.
+                let known = reached.lnd.payment(&reached.read, payment_hash(work)?).await?;
+                return Ok(match known.map(|payment| payment.status()) {
+                    None | Some(PaymentStatus::Failed) => Started::Refused(refuse::words(&e)),
+                    Some(_) => Started::LookAgain,
+                });
+            }
             Err(e) => return Err(e.into()),
         }
     }

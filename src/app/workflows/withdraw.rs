@@ -16,13 +16,18 @@ use std::collections::BTreeMap;
 pub(super) async fn advance(ctx: &Ctx, operation: &Operation, work: &Withdraw) -> Result<Advance> {
     let reached = reach(ctx, operation).await?;
     let macaroon = ctx.spending_macaroon(&reached.node.value, Grant::Withdraw)?;
-    let sat_per_vbyte = ctx.parts.fee_rate(&reached.lnd, &reached.read).await?;
+    let sat_per_vbyte = match work.step {
+        SendStep::Fund => ctx.parts.fee_rate(&reached.lnd, &reached.read).await?,
+        // Decided and signed.
+        SendStep::Finalize { .. } | SendStep::Publish { .. } => 0,
+    };
     let amount = match work.amount {
         WithdrawAmount::Sat(amount) => amount,
         WithdrawAmount::All if work.step == SendStep::Fund => {
             onchain::release_leases(&reached.lnd, &macaroon, &operation.id).await?;
             match onchain::all_less_fee(&reached.lnd, &reached.read, sat_per_vbyte).await? {
-                Some(amount) => amount,
+                // What has come since it was accepted was not set aside.
+                Some(amount) => amount.min(work.at_most_sat),
                 None => return Ok(too_little("there is nothing confirmed that is worth its fee")),
             }
         }
@@ -30,7 +35,7 @@ pub(super) async fn advance(ctx: &Ctx, operation: &Operation, work: &Withdraw) -
     };
     let outputs = BTreeMap::from([(work.address.clone(), amount.0)]);
     let send = Send { id: &operation.id, outputs, sat_per_vbyte };
-    match onchain::advance(&reached.lnd, &macaroon, &send, &work.step).await? {
+    match onchain::advance(&reached.lnd, &macaroon, &reached.read, &send, &work.step).await? {
         Sent::Next(SendStep::Finalize { fee_sat, .. }) if fee_sat > work.max_fee_sat => {
             onchain::release_leases(&reached.lnd, &macaroon, &operation.id).await?;
             let refusal = Refusal::new(Code::FeeTooHigh, "the transaction costs more than max_fee")

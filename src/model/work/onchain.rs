@@ -12,6 +12,8 @@ pub struct Withdraw {
     pub address: String,
     /// How much.
     pub amount: WithdrawAmount,
+    /// What was set aside for it, fees not counted: `All` sends no more than that.
+    pub at_most_sat: Sat,
     /// The most that may go to miners.
     pub max_fee_sat: Sat,
     /// The step.
