@@ -17,7 +17,7 @@ use super::{
     chain_rpc::ChainRpc,
     error::DevError,
     files::{free_port, log_end, private_dir, write_private},
-    reaper::{Reaper, Spawn, Spawned},
+    reaper::{Exit, Reaper, Spawn, Spawned},
 };
 use crate::{
     clock::{Clock, SystemClock},
@@ -107,9 +107,8 @@ impl Btcd {
     }
 
     /// Waits until btcd ends by itself, which it should not.
-    pub async fn ended(&mut self) -> DevError {
-        let exit = self.process.exited().await;
-        DevError::Ended { name: "btcd".into(), exit, log: String::new() }
+    pub async fn exited(&mut self) -> Exit {
+        self.process.exited().await
     }
 }
 

@@ -6,6 +6,7 @@ use std::{
     io,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use rustix::fs::FlockOperation;
@@ -14,13 +15,16 @@ use serde::{Deserialize, Serialize};
 use super::{
     error::DevError,
     files::{SlotPorts, free_port_but, private_dir, write_private},
-    reaper::{self, ProcessId, Signal},
+    reaper,
 };
 
 /// The lock, by which a folder is also known to be one of ours.
 const LOCK: &str = "scale-lnd-dev.lock";
 /// What the reaper keeps across `--fresh`: it ends what an earlier run left.
 const PROCESSES: &str = "processes";
+/// How long an lnd of an earlier run may take to end. Its btcd is gone, and without one an lnd needs half a minute for
+/// nothing (seen); what it has written survives a kill.
+const STRAY_GRACE: Duration = Duration::from_secs(3);
 /// The API's port where that is free and nobody asked for another.
 const USUAL_PORT: u16 = 8080;
 
@@ -93,13 +97,20 @@ impl Home {
         self.dir.join(PROCESSES)
     }
 
-    /// Throws everything away. The reaper runs, so nothing of an earlier run does, but for lnds whose agent and reaper
-    /// were both killed: they are ended here, as no agent will adopt them any more.
-    pub async fn clear(&self) -> Result<(), DevError> {
-        for stray in self.strays() {
-            stray.signal(Signal::KILL).map_err(DevError::io("end an lnd of an earlier run"))?;
-            reaper::ended(stray).await.map_err(DevError::io("wait for an lnd of an earlier run"))?;
+    /// Ends lnds of an earlier run whose agent and reaper were both killed, so that nothing else could. The agent would
+    /// adopt them, but they would outlive this run.
+    pub async fn end_strays(&self) -> Result<(), DevError> {
+        let ours = format!("{}/", self.dir("agent").display());
+        let is_ours = |argument: &str| argument.split_once('=').is_some_and(|(_, value)| value.starts_with(&ours));
+        let strays = reaper::processes_with_argument(is_ours);
+        if reaper::end_processes(&strays, STRAY_GRACE).await {
+            return Ok(());
         }
+        Err(DevError::Unusable("an lnd of an earlier run does not end".to_owned()))
+    }
+
+    /// Throws everything away. Nothing of an earlier run may run any more.
+    pub fn clear(&self) -> Result<(), DevError> {
         let remove = || -> io::Result<()> {
             for entry in fs::read_dir(&self.dir)? {
                 let entry = entry?;
@@ -115,12 +126,6 @@ impl Home {
             Ok(())
         };
         remove().map_err(DevError::file("empty", &self.dir))
-    }
-
-    fn strays(&self) -> Vec<ProcessId> {
-        let ours = format!("{}/", self.dir("agent").display());
-        let is_ours = |argument: &str| argument.split_once('=').is_some_and(|(_, value)| value.starts_with(&ours));
-        reaper::processes_with_argument(is_ours)
     }
 
     /// A path in the folder.
@@ -160,14 +165,14 @@ impl Home {
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn a_folder_has_one_owner_and_nothing_strange_is_ever_emptied() {
+    #[test]
+    fn a_folder_has_one_owner_and_nothing_strange_is_ever_emptied() {
         let dir = tempfile::tempdir().unwrap();
         let ours = dir.path().join("ours");
         let home = Home::open(&ours).unwrap();
         assert!(Home::open(&ours).is_err());
         fs::create_dir_all(ours.join("btcd/data")).unwrap();
-        home.clear().await.unwrap();
+        home.clear().unwrap();
         assert!(!ours.join("btcd").exists());
         drop(home);
         Home::open(&ours).unwrap();

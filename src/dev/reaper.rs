@@ -7,6 +7,7 @@
 //!
 //! For `dev` and for tests. In production an agent's lnds outlive it on purpose, and nothing here is used.
 
+mod ending;
 mod process;
 mod protocol;
 mod record;
@@ -25,6 +26,7 @@ use std::{
     time::Duration,
 };
 
+pub use ending::end as end_processes;
 pub use process::{ProcessId, with_argument as processes_with_argument};
 pub use protocol::{ADOPTED_ORDER, Descendant, Exit, Spawn};
 use protocol::{Message, Request};

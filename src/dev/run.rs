@@ -51,8 +51,9 @@ pub async fn dev(args: DevArgs, stop: CancellationToken) -> Result<(), DevError>
     progress.say(format_args!("data: {}", home.path().display()));
     let record = home.record();
     let result = beneath_reaper(&record, progress, async |reaper| {
+        home.end_strays().await?;
         if args.fresh {
-            home.clear().await?;
+            home.clear()?;
             progress.say("data: thrown away");
         }
         let mut system = tokio::select! {
@@ -87,10 +88,13 @@ pub(super) async fn beneath_reaper<T>(
         Notice::WaitingForPreviousRun => progress.say("waiting until an earlier run has ended"),
         Notice::Stopping(names) => progress.say(format_args!("stopping {}", names.join(", "))),
     };
-    let reaper = Reaper::start(&options, told).await.map_err(DevError::io("start the reaper"))?;
+    let start = async || Reaper::start(&options, told).await.map_err(DevError::io("start the reaper"));
+    let reaper = start().await?;
     let result = work(&reaper).await;
-    let stopped = reaper.stop(None).await.map_err(DevError::io("end what was started"));
+    if reaper.stop(None).await.is_err() {
+        // It was killed itself. The next one ends what it left.
+        start().await?.stop(None).await.map_err(DevError::io("end what was started"))?;
+    }
     progress.say("everything is stopped");
-    let value = result?;
-    stopped.map(|()| value)
+    result
 }

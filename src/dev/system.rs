@@ -1,6 +1,7 @@
 //! The whole local system: chain, treasury, master and agent, started in order, kept alive, beneath one reaper.
 
 use std::{
+    fmt,
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -17,7 +18,7 @@ use super::{
     btcd::{Btcd, mature_chain, start_chain},
     deployment::{self, ApiKeys},
     error::DevError,
-    files::{SlotPorts, private_dir},
+    files::{SlotPorts, log_end, private_dir},
     home::{Home, Ports},
     logs::{LogTail, rotate},
     miner::{Mined, Miner, Policy},
@@ -137,7 +138,14 @@ impl System {
     /// Tells what happens and starts again what dies, until that is hopeless. Never returns otherwise; may be dropped.
     pub async fn watch(&mut self, reaper: &Reaper) -> DevError {
         loop {
-            let death = tokio::select! {
+            let (part, exit) = tokio::select! {
+                // First, because everything else looks dead when the reaper is.
+                biased;
+                () = reaper.gone() => return DevError::Unusable("the reaper was killed".to_owned()),
+                exit = self.chain.btcd.exited() => (Part::Btcd, exit),
+                exit = self.treasury.exited() => (Part::Treasury, exit),
+                exit = self.master.exited() => (Part::Master, exit),
+                exit = self.agent.exited() => (Part::Lndserver, exit),
                 Some(block) = self.chain.mined.recv() => {
                     self.tell_block(block);
                     continue;
@@ -146,20 +154,22 @@ impl System {
                     self.progress.say(line);
                     continue;
                 }
-                exit = self.master.exited() => (Part::Master, self.master.ended(exit)),
-                exit = self.agent.exited() => (Part::Agent, self.agent.ended(exit)),
-                error = self.treasury.ended() => (Part::Treasury, error),
-                error = self.chain.btcd.ended() => (Part::Chain, error),
-                () = reaper.gone() => return DevError::Unusable("the reaper was killed".to_owned()),
             };
-            let (part, error) = death;
             if !self.restarts.may_go_on(Instant::now()) {
-                return error;
+                return DevError::Ended { name: part.to_string(), exit, log: log_end(&self.log_of(part)) };
             }
-            self.progress.say(format_args!("{part:?} died and is started again: {error}"));
+            self.progress.say(format_args!("{part} died ({exit}) and is started again"));
             if let Err(error) = self.revive(part, reaper).await {
                 return error;
             }
+        }
+    }
+
+    fn log_of(&self, part: Part) -> PathBuf {
+        match part {
+            Part::Btcd => self.home.dir("btcd/btcd.log"),
+            Part::Treasury => self.home.dir("treasury/lnd.out"),
+            Part::Master | Part::Lndserver => log(&self.home, &part.to_string()),
         }
     }
 
@@ -175,13 +185,13 @@ impl System {
     async fn revive(&mut self, part: Part, reaper: &Reaper) -> Result<(), DevError> {
         match part {
             Part::Master => self.master.start_again(reaper).await,
-            Part::Agent => self.agent.start_again(reaper).await,
+            Part::Lndserver => self.agent.start_again(reaper).await,
             Part::Treasury => {
                 let access = &self.chain.btcd.access;
                 self.treasury = self.plan.start(reaper, &self.options.binaries.lnd, access).await?;
                 Ok(())
             }
-            Part::Chain => self.revive_chain(reaper).await,
+            Part::Btcd => self.revive_chain(reaper).await,
         }
     }
 
@@ -201,10 +211,21 @@ impl System {
 
 #[derive(Debug, Clone, Copy)]
 enum Part {
-    Master,
-    Agent,
+    Btcd,
     Treasury,
-    Chain,
+    Master,
+    Lndserver,
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Btcd => "btcd",
+            Self::Treasury => "treasury",
+            Self::Master => "master",
+            Self::Lndserver => "lndserver",
+        })
+    }
 }
 
 fn log(home: &Home, name: &str) -> PathBuf {

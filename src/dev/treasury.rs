@@ -19,7 +19,7 @@ use super::{
     btcd::ChainAccess,
     error::DevError,
     files::{free_port_but, log_end, private_dir, write_private},
-    reaper::{ADOPTED_ORDER, Reaper, Spawn, Spawned},
+    reaper::{ADOPTED_ORDER, Exit, Reaper, Spawn, Spawned},
 };
 use crate::{
     clock::{Clock, SystemClock},
@@ -238,9 +238,8 @@ impl Treasury {
     }
 
     /// Waits until its lnd ends by itself, which it should not.
-    pub async fn ended(&mut self) -> DevError {
-        let exit = self.process.exited().await;
-        DevError::Ended { name: "the treasury".into(), exit, log: String::new() }
+    pub async fn exited(&mut self) -> Exit {
+        self.process.exited().await
     }
 }
 

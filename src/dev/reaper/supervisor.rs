@@ -28,10 +28,10 @@ use tokio::{
         unix::{OwnedReadHalf, OwnedWriteHalf},
     },
     signal::unix::{Signal as SignalStream, SignalKind, signal},
-    time::{Instant, timeout_at},
 };
 
 use super::{
+    ending::end,
     process::{Process, ProcessId, command_line, descendants},
     protocol::{ADOPTED_ORDER, Descendant, Exit, Message, Request, Spawn},
     record::Record,
@@ -39,9 +39,6 @@ use super::{
 
 /// How long the processes of one stop order may take to end by themselves, unless told otherwise.
 const DEFAULT_GRACE_MS: u64 = 30_000;
-/// How long a killed process may take to disappear before the reaper gives up on it (stuck in the kernel).
-const KILL_WAIT: Duration = Duration::from_secs(5);
-
 /// The hidden subcommand's arguments.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ReaperArgs {
@@ -293,38 +290,6 @@ impl Supervisor {
             let _ = self.replies.write_all(&line).await;
         }
     }
-}
-
-/// SIGTERM to all, SIGKILL to those that are still there after `grace`; `false` if even that did not end them.
-///
-/// SIGCONT goes with the SIGTERM: a stopped process (a test's SIGSTOP) would never see it.
-async fn end(ids: &[ProcessId], grace: Duration) -> bool {
-    if !grace.is_zero() {
-        signal_all(ids, Signal::TERM);
-        signal_all(ids, Signal::CONT);
-        if all_ended(ids, grace).await {
-            return true;
-        }
-    }
-    signal_all(ids, Signal::KILL);
-    all_ended(ids, KILL_WAIT).await
-}
-
-fn signal_all(ids: &[ProcessId], signal: Signal) {
-    for id in ids {
-        // Nothing better can be done about one that cannot be signalled than to go on with the others.
-        let _ = id.signal(signal);
-    }
-}
-
-async fn all_ended(ids: &[ProcessId], within: Duration) -> bool {
-    let deadline = Instant::now() + within;
-    for id in ids {
-        if !matches!(timeout_at(deadline, id.ended()).await, Ok(Ok(()))) {
-            return false;
-        }
-    }
-    true
 }
 
 fn send_to_descendant(pid: i32, signal: i32) -> io::Result<()> {
