@@ -15,6 +15,7 @@ mod files;
 mod home;
 mod logs;
 pub mod miner;
+mod ports;
 mod progress;
 mod ready;
 pub mod reaper;

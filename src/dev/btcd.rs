@@ -16,7 +16,8 @@ use super::{
     blocks::KeptBlocks,
     chain_rpc::ChainRpc,
     error::DevError,
-    files::{free_port, log_end, private_dir, write_private},
+    files::{log_end, private_dir, write_private},
+    ports::{PortClaim, claim_port},
     reaper::{Exit, Reaper, Spawn, Spawned},
 };
 use crate::{
@@ -48,6 +49,7 @@ pub struct Btcd {
     pub access: ChainAccess,
     pub rpc: ChainRpc,
     process: Spawned,
+    _port: PortClaim,
 }
 
 /// What is kept in `access.json`.
@@ -70,7 +72,7 @@ impl Btcd {
         mining_address: Option<&str>,
     ) -> Result<Self, DevError> {
         private_dir(dir)?;
-        let access = prepare(dir, mining_address)?;
+        let (access, port) = prepare(dir, mining_address)?;
         let certificate = fs::read(&access.certificate).map_err(DevError::file("read", &access.certificate))?;
         let rpc = ChainRpc::new(access.rpc, &access.user, access.password.clone(), &certificate)?;
         let log = dir.join("btcd.log");
@@ -93,7 +95,7 @@ impl Btcd {
                 return Err(DevError::Ended { name: "btcd".into(), exit, log: log_end(&log) });
             }
         }
-        Ok(Self { access, rpc, process })
+        Ok(Self { access, rpc, process, _port: port })
     }
 
     pub fn pid(&self) -> i32 {
@@ -113,8 +115,8 @@ impl Btcd {
 }
 
 /// Writes what btcd needs to start, keeping what an earlier run chose.
-fn prepare(dir: &Path, mining_address: Option<&str>) -> Result<ChainAccess, DevError> {
-    let saved = saved_access(&dir.join("access.json"))?;
+fn prepare(dir: &Path, mining_address: Option<&str>) -> Result<(ChainAccess, PortClaim), DevError> {
+    let (saved, port) = saved_access(&dir.join("access.json"))?;
     let certificate = dir.join("rpc.cert");
     if !certificate.exists() || !dir.join("rpc.key").exists() {
         make_certificate(dir)?;
@@ -135,22 +137,23 @@ fn prepare(dir: &Path, mining_address: Option<&str>) -> Result<ChainAccess, DevE
         lines.push_str(&format!("miningaddr={address}\n"));
     }
     write_private(Path::new(&format!("{dir}/btcd.conf")), lines.as_bytes())?;
-    Ok(ChainAccess { rpc, user: saved.user, password, password_file, certificate })
+    Ok((ChainAccess { rpc, user: saved.user, password, password_file, certificate }, port))
 }
 
-fn saved_access(path: &Path) -> Result<Saved, DevError> {
+fn saved_access(path: &Path) -> Result<(Saved, PortClaim), DevError> {
     let saved = match fs::read(path) {
         Ok(text) => serde_json::from_slice::<Saved>(&text).ok(),
         Err(_) => None,
     };
-    let port = free_port(saved.as_ref().map(|saved| saved.port))?;
+    let claim = claim_port(saved.as_ref().map(|saved| saved.port))?;
+    let port = claim.port;
     let access = match saved {
         Some(saved) => Saved { port, ..saved },
         None => Saved { port, user: "scale-lnd".to_owned(), password: random_password()? },
     };
     let text = serde_json::to_vec(&access).map_err(|error| DevError::file("write", path)(error.into()))?;
     write_private(path, &text)?;
-    Ok(access)
+    Ok((access, claim))
 }
 
 fn random_password() -> Result<String, DevError> {

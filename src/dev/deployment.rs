@@ -12,6 +12,7 @@ use super::{
     error::DevError,
     files::{private_dir, write_private},
     home::{Home, Ports},
+    ports::SLOTS,
     tool::Tool,
     treasury::TreasuryAccess,
 };
@@ -23,8 +24,6 @@ pub const NAME: &str = "dev";
 pub const APP: &str = "demo";
 /// What a new user's wallet gets.
 pub const INITIAL_FUNDING_SAT: u64 = 1_000_000;
-/// The lnds that the one host takes; [`super::files::SlotPorts`] has three ports for each.
-const SLOTS: &str = "200";
 
 /// The keys to the API.
 #[derive(Debug, Clone)]
@@ -54,9 +53,9 @@ pub fn write_master(
         "deployment": {"name": NAME, "network": "simnet"},
         "store": {"path": home.dir("store.db")},
         "seal": {"key_file": home.dir("seal.key")},
-        "http": {"listen": format!("127.0.0.1:{}", ports.http)},
+        "http": {"listen": format!("127.0.0.1:{}", ports.http.port)},
         // Nobody looks after a certificate while nothing runs, so it outlives long pauses.
-        "agents": {"listen": format!("127.0.0.1:{}", ports.agents), "certificate_days": 3650},
+        "agents": {"listen": format!("127.0.0.1:{}", ports.agents.port), "certificate_days": 3650},
         "chain": {
             "backend": "btcd",
             "rpc_host": chain.rpc,
@@ -108,8 +107,8 @@ pub async fn write_agent(home: &Home, ports: &Ports, binaries: &NodeBinaries, to
     let config = json!({
         "agent": {
             "data_dir": data_dir,
-            "listen": format!("127.0.0.1:{}", ports.agent),
-            "masters": [format!("127.0.0.1:{}", ports.agents)],
+            "listen": format!("127.0.0.1:{}", ports.agent.port),
+            "masters": [format!("127.0.0.1:{}", ports.agents.port)],
             "ca_fingerprint": invitation["ca_fingerprint"],
             "lnd": binaries.lnd,
             "port_base": ports.slots.base,
@@ -132,7 +131,7 @@ async fn invitation(home: &Home, tool: &Tool) -> Result<Value, DevError> {
             }
             tool.json(&["host", "invite", "--again", host]).await?
         }
-        _ => tool.json(&["host", "invite", "--slots", SLOTS]).await?,
+        _ => tool.json(&["host", "invite", "--slots", &SLOTS.to_string()]).await?,
     };
     write_private(&path, invitation.to_string().as_bytes())?;
     Ok(invitation)

@@ -1,15 +1,11 @@
-//! Files, folders and ports of the local system.
+//! Files and folders of the local system.
 
 use std::{
     fs::{self, DirBuilder, File},
     io::{self, Read, Seek, SeekFrom, Write},
-    net::{Ipv4Addr, TcpListener},
-    ops::Range,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::Path,
 };
-
-use rand::RngExt;
 
 use super::error::DevError;
 
@@ -53,57 +49,6 @@ pub fn log_end(path: &Path) -> String {
     read().unwrap_or_default()
 }
 
-/// Ports for single listeners: below those that the system gives to outgoing connections, so that none of these takes
-/// one before it is used, and apart from [`SLOT_PORTS`].
-const SINGLE_PORTS: Range<u16> = 10_000..15_000;
-/// Ports for the lnds of an agent, in blocks of [`SLOT_BLOCK`].
-const SLOT_PORTS: Range<u16> = 15_000..32_000;
-/// The ports of one agent's lnds, and one more that is held to claim them.
-const SLOT_BLOCK: u16 = 640;
-
-/// A port on loopback that nobody listens on: `wanted` if that is free, else any.
-pub fn free_port(wanted: Option<u16>) -> Result<u16, DevError> {
-    free_port_but(wanted, &[])
-}
-
-/// As [`free_port`], but none of those that were chosen before and are not used yet.
-pub fn free_port_but(wanted: Option<u16>, chosen: &[u16]) -> Result<u16, DevError> {
-    const TRIES: usize = 200;
-    let mut rng = rand::rng();
-    let random = std::iter::repeat_with(|| rng.random_range(SINGLE_PORTS)).take(TRIES);
-    let found = wanted.into_iter().chain(random).find(|port| !chosen.contains(port) && listen(*port).is_some());
-    found.ok_or_else(|| DevError::Unusable("no free port on 127.0.0.1".to_owned()))
-}
-
-/// A block of ports for the lnds of one agent, no other's on this machine as long as this lives.
-#[derive(Debug)]
-pub struct SlotPorts {
-    /// The first of them.
-    pub base: u16,
-    _claim: TcpListener,
-}
-
-impl SlotPorts {
-    /// The block that begins at `wanted`, where that is free, else any that nobody uses a port of.
-    pub fn claim(wanted: Option<u16>) -> Result<Self, DevError> {
-        let blocks = SLOT_PORTS.len() / usize::from(SLOT_BLOCK);
-        let first = rand::rng().random_range(0..blocks);
-        let nth = |n: usize| SLOT_PORTS.start + u16::try_from(n).unwrap_or(0) * SLOT_BLOCK;
-        let others = (0..blocks).map(|n| nth((first + n) % blocks));
-        // The claim is the last port of the block.
-        let claim = |base: u16| Some(Self { base, _claim: listen(base + SLOT_BLOCK - 1)? });
-        // lnds of an agent that was killed may still use the wanted block; a new agent adopts them.
-        let wanted = wanted.filter(|base| SLOT_PORTS.contains(base)).and_then(claim);
-        let all_free = |ports: &Self| (ports.base..ports.base + SLOT_BLOCK - 1).all(|port| listen(port).is_some());
-        let found = wanted.or_else(|| others.filter_map(claim).find(all_free));
-        found.ok_or_else(|| DevError::Unusable("no free block of ports on 127.0.0.1".to_owned()))
-    }
-}
-
-fn listen(port: u16) -> Option<TcpListener> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
@@ -120,24 +65,5 @@ mod tests {
         assert_eq!(fs::read_to_string(&path).unwrap(), "new");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
-    }
-
-    #[test]
-    fn a_port_in_use_is_not_given_out() {
-        let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let port = taken.local_addr().unwrap().port();
-        assert_ne!(free_port(Some(port)).unwrap(), port);
-        drop(taken);
-        assert_eq!(free_port(Some(port)).unwrap(), port);
-    }
-
-    #[test]
-    fn a_block_of_ports_has_one_owner() {
-        let first = SlotPorts::claim(None).unwrap();
-        let base = first.base;
-        assert_ne!(SlotPorts::claim(Some(base)).unwrap().base, base);
-        drop(first);
-        assert_eq!(SlotPorts::claim(Some(base)).unwrap().base, base);
-        assert_ne!(free_port_but(Some(base), &[base]).unwrap(), base);
     }
 }

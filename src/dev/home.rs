@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     error::DevError,
-    files::{SlotPorts, free_port_but, private_dir, write_private},
+    files::{private_dir, write_private},
+    ports::{PortClaim, SlotPorts, claim_port},
     reaper,
 };
 
@@ -49,11 +50,11 @@ pub struct SavedPorts {
 #[derive(Debug)]
 pub struct Ports {
     /// The REST API.
-    pub http: u16,
+    pub http: PortClaim,
     /// Where the master listens for agents.
-    pub agents: u16,
+    pub agents: PortClaim,
     /// Where the agent listens for orders.
-    pub agent: u16,
+    pub agent: PortClaim,
     /// The agent's lnds.
     pub slots: SlotPorts,
 }
@@ -148,16 +149,21 @@ impl Home {
             Some(port) => Some(port),
             None => saved.http.or(Some(USUAL_PORT)),
         };
-        let port = free_port_but(wanted, &[])?;
-        if http.is_some_and(|asked| asked != 0 && asked != port) {
+        let http_claim = claim_port(wanted)?;
+        if http.is_some_and(|asked| asked != 0 && asked != http_claim.port) {
             return Err(DevError::Unusable(format!("port {} is in use", http.unwrap_or_default())));
         }
-        let agents = free_port_but(saved.agents, &[port])?;
-        let agent = free_port_but(saved.agent, &[port, agents])?;
-        let now = SavedPorts { http: Some(port), agents: Some(agents), agent: Some(agent), slots: Some(slots.base) };
+        let ports =
+            Ports { http: http_claim, agents: claim_port(saved.agents)?, agent: claim_port(saved.agent)?, slots };
+        let now = SavedPorts {
+            http: Some(ports.http.port),
+            agents: Some(ports.agents.port),
+            agent: Some(ports.agent.port),
+            slots: Some(ports.slots.base),
+        };
         let text = serde_json::to_vec(&now).map_err(|error| DevError::file("write", &path)(error.into()))?;
         write_private(&path, &text)?;
-        Ok(Ports { http: port, agents, agent, slots })
+        Ok(ports)
     }
 }
 
@@ -186,10 +192,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let home = Home::open(&dir.path().join("home")).unwrap();
         let first = home.choose_ports(Some(0)).unwrap();
-        let ports = (first.http, first.agents, first.agent, first.slots.base);
+        let ports = (first.http.port, first.agents.port, first.agent.port, first.slots.base);
         drop(first);
         let again = home.choose_ports(Some(0)).unwrap();
-        assert_eq!((again.http, again.agents, again.agent, again.slots.base), ports);
+        assert_eq!((again.http.port, again.agents.port, again.agent.port, again.slots.base), ports);
         let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         assert!(home.choose_ports(Some(taken.local_addr().unwrap().port())).is_err());
     }

@@ -18,7 +18,7 @@ use super::{
     btcd::{Btcd, mature_chain, start_chain},
     deployment::{self, ApiKeys},
     error::DevError,
-    files::{SlotPorts, log_end, private_dir},
+    files::{log_end, private_dir},
     home::{Home, Ports},
     logs::{LogTail, rotate},
     miner::{Mined, Miner, Policy},
@@ -64,7 +64,7 @@ pub struct System {
     agent: Service,
     logs: LogTail,
     restarts: Restarts,
-    _slots: SlotPorts,
+    _ports: Ports,
 }
 
 #[derive(Debug)]
@@ -119,7 +119,7 @@ impl System {
             agent,
             logs,
             restarts: Restarts::default(),
-            _slots: ports.slots,
+            _ports: ports,
         })
     }
 
@@ -257,7 +257,7 @@ async fn start_servers(
     deployment::write_agent(home, ports, &options.binaries, &tool).await?;
     progress.say("lndserver: starting");
     let mut agent = service("lndserver", AGENT_STOP_ORDER).await?;
-    let url = format!("http://127.0.0.1:{}", ports.http);
+    let url = format!("http://127.0.0.1:{}", ports.http.port);
     tokio::select! {
         usable = timeout(READY_LIMIT, until_usable(&url, &keys)) => usable.map_err(|_| DevError::TimedOut {
             what: "the start of master and lndserver".to_owned(),

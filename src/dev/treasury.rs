@@ -18,7 +18,8 @@ use self::secrets::TreasurySecrets;
 use super::{
     btcd::ChainAccess,
     error::DevError,
-    files::{free_port_but, log_end, private_dir, write_private},
+    files::{log_end, private_dir, write_private},
+    ports::{PortClaim, claim_port},
     reaper::{ADOPTED_ORDER, Exit, Reaper, Spawn, Spawned},
 };
 use crate::{
@@ -58,6 +59,7 @@ pub struct TreasuryPlan {
     dir: PathBuf,
     secrets: TreasurySecrets,
     pub access: TreasuryAccess,
+    _ports: [PortClaim; 3],
 }
 
 impl std::fmt::Debug for TreasuryPlan {
@@ -75,6 +77,7 @@ pub struct Treasury {
     process: Spawned,
 }
 
+/// The ports of the last run.
 #[derive(Default, Clone, Copy, Serialize, Deserialize)]
 struct Ports {
     rpc: Option<u16>,
@@ -89,16 +92,16 @@ impl TreasuryPlan {
         private_dir(&dir.join("lnd"))?;
         let secrets = TreasurySecrets::load_or_make(&dir.join("secrets.sealed"), sealer, deployment)?;
         let ports = choose_ports(&dir.join("ports.json"))?;
-        let at = |port: Option<u16>| SocketAddr::from((Ipv4Addr::LOCALHOST, port.unwrap_or_default()));
+        let [rpc, p2p, rest] = ports.each_ref().map(|claim| SocketAddr::from((Ipv4Addr::LOCALHOST, claim.port)));
         let access = TreasuryAccess {
-            rpc: at(ports.rpc),
-            p2p: at(ports.p2p),
-            rest: with_rest.then(|| at(ports.rest)),
+            rpc,
+            p2p,
+            rest: with_rest.then_some(rest),
             certificate: dir.join("lnd/tls.cert"),
             funding_macaroon: dir.join("funding.macaroon"),
             admin_macaroon: dir.join("admin.macaroon"),
         };
-        let plan = Self { dir: dir.to_owned(), secrets, access };
+        let plan = Self { dir: dir.to_owned(), secrets, access, _ports: ports };
         plan.make_certificate()?;
         let funding = plan.bake(&[Grant::Read, Grant::Address, Grant::Withdraw])?;
         write_private(&plan.access.funding_macaroon, funding.as_bytes())?;
@@ -202,17 +205,12 @@ impl TreasuryPlan {
     }
 }
 
-fn choose_ports(path: &Path) -> Result<Ports, DevError> {
+fn choose_ports(path: &Path) -> Result<[PortClaim; 3], DevError> {
     let last: Ports = fs::read(path).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
-    let mut taken = Vec::new();
-    let mut choose = |last| -> Result<Option<u16>, DevError> {
-        let port = free_port_but(last, &taken)?;
-        taken.push(port);
-        Ok(Some(port))
-    };
-    let ports = Ports { rpc: choose(last.rpc)?, p2p: choose(last.p2p)?, rest: choose(last.rest)? };
-    write_private(path, &serde_json::to_vec(&ports).map_err(unusable)?)?;
-    Ok(ports)
+    let claims = [claim_port(last.rpc)?, claim_port(last.p2p)?, claim_port(last.rest)?];
+    let [rpc, p2p, rest] = claims.each_ref().map(|claim| Some(claim.port));
+    write_private(path, &serde_json::to_vec(&Ports { rpc, p2p, rest }).map_err(unusable)?)?;
+    Ok(claims)
 }
 
 impl Treasury {

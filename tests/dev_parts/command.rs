@@ -99,6 +99,37 @@ async fn dev_is_as_it_was_after_a_kill_and_leaves_nothing_after_ctrl_c() {
 }
 
 #[tokio::test]
+async fn nothing_of_a_run_outlives_the_next_however_it_was_killed() {
+    let work = async {
+        let dir = tempfile::tempdir().unwrap();
+        let reaper = reaper().await;
+        let first = Dev::start(&reaper, dir.path()).await;
+        let (status, alice) = first.get("create?uuid=alice&wait=50").await;
+        assert_eq!(status, 200, "{alice}");
+        // dev, its reaper and the agent: nobody is left who could end the lnds.
+        for part in [" dev ", " __reaper ", " lndserver "] {
+            let all = reaper.descendants().await.unwrap();
+            for process in all.iter().filter(|process| process.command.contains(part)) {
+                reaper.signal(process.pid, Signal::KILL).await.unwrap();
+            }
+        }
+        let left = reaper.descendants().await.unwrap();
+        assert!(left.iter().any(|process| process.command.contains("/agent/nodes/")), "{left:?}");
+
+        let mut again = Dev::start(&reaper, dir.path()).await;
+        for old in &left {
+            let all = reaper.descendants().await.unwrap();
+            assert!(all.iter().all(|process| process.pid != old.pid), "{old:?}");
+        }
+        reaper.signal(again.process.pid, Signal::INT).await.unwrap();
+        assert_eq!(again.process.exited().await, Exit::Code(0));
+        assert!(reaper.descendants().await.unwrap().is_empty());
+        reaper.stop(None).await.unwrap();
+    };
+    timeout(LIMIT, work).await.unwrap();
+}
+
+#[tokio::test]
 async fn the_demo_is_true() {
     let work = async {
         let dir = tempfile::tempdir().unwrap();
