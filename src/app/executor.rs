@@ -195,8 +195,12 @@ impl Worker {
         if let Err(error) = self.work(&ctx, &stop).await {
             tracing::info!(%error, subject = %self.subject, "work on this subject ends here");
         }
-        if let Err(error) = self.guard.release(&*parts.store).await {
-            tracing::debug!(%error, subject = %self.subject, "the claim could not be released");
+        match self.guard.release(&*parts.store).await {
+            Ok(()) => {}
+            Err(Error::Store(error)) if error.is_conflict() => {
+                tracing::info!(subject = %self.subject, "the claim is another's; work on this subject ends here");
+            }
+            Err(error) => tracing::debug!(%error, subject = %self.subject, "the claim could not be released"),
         }
         self.executor.workers.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.subject);
         let _the_executor_has_ended = ended.send(self.subject);
