@@ -17,15 +17,18 @@ params! {
 
 pub(super) async fn getinfo(call: Call, params: User) -> Result<Response, Refusal> {
     let lnd = call.lnd(&params.uuid, Grant::GetInfo).await?;
-    ok(&*lnd.get_info().await?)
+    let answer = lnd.client.get_info(&lnd.macaroon).await;
+    ok(&lnd.done(answer).await?)
 }
 
 pub(super) async fn walletbalance(call: Call, params: User) -> Result<Response, Refusal> {
     let lnd = call.lnd(&params.uuid, Grant::Balances).await?;
-    ok(&*lnd.wallet_balance().await?)
+    let answer = lnd.client.wallet_balance(&lnd.macaroon).await;
+    ok(&lnd.done(answer).await?)
 }
 
 pub(super) async fn channelbalance(call: Call, params: User) -> Result<Response, Refusal> {
     let lnd = call.lnd(&params.uuid, Grant::Balances).await?;
-    ok(&*lnd.channel_balance().await?)
+    let answer = lnd.client.channel_balance(&lnd.macaroon).await;
+    ok(&lnd.done(answer).await?)
 }

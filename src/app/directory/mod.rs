@@ -3,7 +3,6 @@
 
 mod bulkhead;
 mod handle;
-mod joined;
 mod keyring;
 
 pub use handle::{Lnd, NodeHandle, NodeState, unknown_user};
