@@ -62,7 +62,7 @@ pub(super) struct Up {
 /// What somebody waits for.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Wanted {
-    /// It runs and its RPC answers.
+    /// It runs and is past WAITING_TO_START, where it refuses every call but those for its state.
     Up,
     /// It has exited.
     Down,
@@ -250,7 +250,7 @@ impl Actor {
     fn answer_waiters(&mut self) {
         let reached = match &self.state {
             State::Down(down) if self.record.desired != Desired::Running && !down.unsure => Wanted::Down,
-            State::Up(up) if !up.terminating && !self.restarting && up.wallet != WalletState::Unknown => Wanted::Up,
+            State::Up(up) if !up.terminating && !self.restarting && takes_calls(up.wallet) => Wanted::Up,
             _ => return,
         };
         if !self.waiters.iter().any(|(wanted, _)| *wanted == reached) {
@@ -265,4 +265,8 @@ impl Actor {
             let _ = reply.send(answer.clone().map_err(OrderError::Failed));
         }
     }
+}
+
+fn takes_calls(wallet: WalletState) -> bool {
+    !matches!(wallet, WalletState::Unknown | WalletState::WaitingToStart)
 }
