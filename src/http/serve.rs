@@ -4,6 +4,7 @@ use super::dispatch::Dispatcher;
 use super::{AppState, router};
 use crate::config::HttpSection;
 use axum::Router;
+use axum_server::accept::NoDelayAcceptor;
 use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
 use axum_server::{Handle, Server};
 use rustls::pki_types::pem::PemObject;
@@ -89,10 +90,14 @@ impl BoundServer {
             shutdown.cancelled().await;
             stopper.graceful_shutdown(Some(GRACE));
         });
+        // An answer over HTTP/2 may be several writes; none of them is to wait for the other side's acknowledgement.
         let server = axum_server::from_tcp(self.listener)?.handle(handle);
         let served = match self.tls {
-            Some(tls) => listen(server.acceptor(RustlsAcceptor::new(tls)), &self.config, app).await,
-            None => listen(server, &self.config, app).await,
+            Some(tls) => {
+                let acceptor = RustlsAcceptor::new(tls).acceptor(NoDelayAcceptor);
+                listen(server.acceptor(acceptor), &self.config, app).await
+            }
+            None => listen(server.acceptor(NoDelayAcceptor), &self.config, app).await,
         };
         stop.abort();
         Ok(served?)
