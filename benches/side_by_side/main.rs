@@ -20,7 +20,7 @@ use harness::{Deployment, Setup};
 use std::time::{Duration, Instant};
 
 /// The whole run, whatever happens.
-const DEADLINE: Duration = Duration::from_secs(360);
+const DEADLINE: Duration = Duration::from_secs(900);
 /// So many nodes does the master have when its memory is looked at.
 const NODES: usize = 20;
 

@@ -7,7 +7,6 @@ use super::params::params;
 use super::values::{ChannelPoint, Pubkey, Wait};
 use crate::app::CloseRequest;
 use crate::lnd::macaroon::Grant;
-use crate::lnd::proto::lnrpc;
 use crate::model::ids::Uuid;
 use crate::model::problem::Refusal;
 use axum::response::Response;
@@ -30,8 +29,7 @@ params! {
 
 pub(super) async fn listchannels(call: Call, params: User) -> Result<Response, Refusal> {
     let lnd = call.lnd(&params.uuid, Grant::Channels).await?;
-    let answer = lnd.client.list_channels(&lnd.macaroon, lnrpc::ListChannelsRequest::default()).await;
-    ok(&lnd.done(answer).await?)
+    ok(&*lnd.list_channels().await?)
 }
 
 pub(super) async fn closechannel(call: Call, params: CloseParams) -> Result<Response, Refusal> {

@@ -17,18 +17,15 @@ params! {
 
 pub(super) async fn getinfo(call: Call, params: User) -> Result<Response, Refusal> {
     let lnd = call.lnd(&params.uuid, Grant::GetInfo).await?;
-    let answer = lnd.client.get_info(&lnd.macaroon).await;
-    ok(&lnd.done(answer).await?)
+    ok(&*lnd.get_info().await?)
 }
 
 pub(super) async fn walletbalance(call: Call, params: User) -> Result<Response, Refusal> {
     let lnd = call.lnd(&params.uuid, Grant::Balances).await?;
-    let answer = lnd.client.wallet_balance(&lnd.macaroon).await;
-    ok(&lnd.done(answer).await?)
+    ok(&*lnd.wallet_balance().await?)
 }
 
 pub(super) async fn channelbalance(call: Call, params: User) -> Result<Response, Refusal> {
     let lnd = call.lnd(&params.uuid, Grant::Balances).await?;
-    let answer = lnd.client.channel_balance(&lnd.macaroon).await;
-    ok(&lnd.done(answer).await?)
+    ok(&*lnd.channel_balance().await?)
 }

@@ -10,6 +10,7 @@ mod node_states;
 mod operations;
 mod parity;
 mod payreqs;
+mod reads;
 mod scopes;
 mod secrets;
 mod store;
@@ -42,6 +43,7 @@ fn two_users_and_a_payment_pass_the_gates() {
 
         backup::is_stored_at_once_and_becomes_the_good_one(&d, "alice", channel_point).await;
         parity::every_answer_is_lnds_own(&d, &api, &payreq).await;
+        reads::show_what_was_answered_before(&api).await;
         operations::can_be_followed_and_resumed(&api).await;
         operations::a_close_wants_to_know_which_channel(&api).await;
         idempotency::keys_replay_and_refuse(&d, &api).await;

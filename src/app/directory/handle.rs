@@ -1,6 +1,7 @@
 //! One node as the directory keeps it: its documents, its connection, the macaroons baked for it.
 
 use super::bulkhead::{Bulkhead, Place};
+use super::joined::Joined;
 use crate::app::{Parts, refuse};
 use crate::lnd::LndClient;
 use crate::lnd::LndError;
@@ -34,6 +35,16 @@ pub struct NodeHandle {
     state: ArcSwap<NodeState>,
     bulkhead: Bulkhead,
     macaroons: Mutex<HashMap<Grant, Arc<Macaroon>>>,
+    reads: Reads,
+}
+
+/// The reads that are asked for most.
+#[derive(Debug, Default)]
+struct Reads {
+    info: Joined<lnrpc::GetInfoResponse>,
+    wallet_balance: Joined<lnrpc::WalletBalanceResponse>,
+    channel_balance: Joined<lnrpc::ChannelBalanceResponse>,
+    channels: Joined<lnrpc::ListChannelsResponse>,
 }
 
 /// Leave to make one call to a node's lnd.
@@ -50,7 +61,7 @@ pub struct Lnd {
 impl NodeHandle {
     pub(super) fn new(parts: Arc<Parts>, state: NodeState, max_calls: usize) -> Self {
         let (state, bulkhead) = (ArcSwap::from_pointee(state), Bulkhead::new(max_calls, Instant::now()));
-        Self { parts, state, bulkhead, macaroons: Mutex::default() }
+        Self { parts, state, bulkhead, macaroons: Mutex::default(), reads: Reads::default() }
     }
 
     /// What is known of it.
@@ -172,6 +183,48 @@ impl NodeHandle {
     pub fn invoice_key(&self) -> Result<Zeroizing<Vec<u8>>, Refusal> {
         let state = self.state.load();
         self.parts.keys.open_of(&state.node, crate::app::keys::field::INVOICE_KEY).map_err(|error| refuse::any(&error))
+    }
+}
+
+/// The reads that are [`Joined`]. They fail as [`Lnd::done`] does.
+impl Lnd {
+    /// lnd's GetInfo.
+    pub async fn get_info(&self) -> Result<Arc<lnrpc::GetInfoResponse>, Refusal> {
+        let call = |lnd: LndClient, macaroon: Arc<Macaroon>| async move { lnd.get_info(&macaroon).await };
+        self.joined(&self.handle.reads.info, call).await
+    }
+
+    /// lnd's WalletBalance.
+    pub async fn wallet_balance(&self) -> Result<Arc<lnrpc::WalletBalanceResponse>, Refusal> {
+        let call = |lnd: LndClient, macaroon: Arc<Macaroon>| async move { lnd.wallet_balance(&macaroon).await };
+        self.joined(&self.handle.reads.wallet_balance, call).await
+    }
+
+    /// lnd's ChannelBalance.
+    pub async fn channel_balance(&self) -> Result<Arc<lnrpc::ChannelBalanceResponse>, Refusal> {
+        let call = |lnd: LndClient, macaroon: Arc<Macaroon>| async move { lnd.channel_balance(&macaroon).await };
+        self.joined(&self.handle.reads.channel_balance, call).await
+    }
+
+    /// lnd's ListChannels, of all channels.
+    pub async fn list_channels(&self) -> Result<Arc<lnrpc::ListChannelsResponse>, Refusal> {
+        let call = |lnd: LndClient, macaroon: Arc<Macaroon>| async move {
+            lnd.list_channels(&macaroon, lnrpc::ListChannelsRequest::default()).await
+        };
+        self.joined(&self.handle.reads.channels, call).await
+    }
+
+    async fn joined<T, F>(
+        &self,
+        read: &Joined<T>,
+        call: impl FnOnce(LndClient, Arc<Macaroon>) -> F,
+    ) -> Result<Arc<T>, Refusal>
+    where
+        T: Send + Sync + 'static,
+        F: Future<Output = Result<T, LndError>> + Send + 'static,
+    {
+        let outcome = read.ask(|| call(self.client.clone(), Arc::clone(&self.macaroon))).await;
+        self.done(outcome).await
     }
 }
 

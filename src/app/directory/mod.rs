@@ -3,6 +3,7 @@
 
 mod bulkhead;
 mod handle;
+mod joined;
 mod keyring;
 
 pub use handle::{Lnd, NodeHandle, NodeState, unknown_user};
