@@ -47,6 +47,7 @@ impl Part for AgentConfig {
         let ca_fingerprint = s.required("ca_fingerprint");
         let lnd = s.or("lnd", PathBuf::from("lnd"));
         let port_base = s.or("port_base", 10_100);
+        let lnd_rest = s.optional("lnd_rest");
         let join_token = join_token(s);
         Some(Self {
             data_dir: data_dir?,
@@ -57,6 +58,7 @@ impl Part for AgentConfig {
             ca_fingerprint: ca_fingerprint?,
             lnd,
             port_base,
+            lnd_rest,
             restart_backoff: Backoff::RESTART,
         })
     }

@@ -98,7 +98,13 @@ async fn make_key(path: &Path, tool: &Tool, args: &[&str]) -> Result<(), DevErro
 }
 
 /// Writes the configuration of the agent, which is invited first unless it has joined.
-pub async fn write_agent(home: &Home, ports: &Ports, binaries: &NodeBinaries, tool: &Tool) -> Result<(), DevError> {
+pub async fn write_agent(
+    home: &Home,
+    ports: &Ports,
+    binaries: &NodeBinaries,
+    with_rest: bool,
+    tool: &Tool,
+) -> Result<(), DevError> {
     let invitation = invitation(home, tool).await?;
     let token = home.dir("join.token");
     write_private(&token, invitation["join_token"].as_str().unwrap_or_default().as_bytes())?;
@@ -112,6 +118,8 @@ pub async fn write_agent(home: &Home, ports: &Ports, binaries: &NodeBinaries, to
             "ca_fingerprint": invitation["ca_fingerprint"],
             "lnd": binaries.lnd,
             "port_base": ports.slots.base,
+            // Of lnds that were made by an earlier run, too: those run as they were ordered then.
+            "lnd_rest": with_rest,
             "join_token_file": token,
         },
     });

@@ -47,8 +47,13 @@ pub fn remove_file(path: &Path) -> Result<(), DevError> {
 
 /// Prints where everything is, and lines to paste.
 pub fn print_welcome(system: &System) {
-    let (url, key, data) = (&system.url, system.keys.app.expose_secret(), system.home.path().display());
-    print(format_args!(
+    let data = system.home.path().display().to_string();
+    print(welcome(&system.url, system.keys.app.expose_secret(), &data));
+}
+
+/// The README shows the lines to paste, too.
+fn welcome(url: &str, key: &str, data: &str) -> String {
+    format!(
         r#"
   API   {url}/lnd/v1   (described at {url}/lnd/v1/docs)
   key   {key}   (app {APP})
@@ -66,5 +71,23 @@ Paste this into another terminal: two users get lnds, and alice pays bob.
 Ctrl-C stops everything; the next start finds it as it was.
 
 "#
-    ));
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_readme_shows_the_lines_that_are_printed() {
+        let readme = include_str!("../../README.md");
+        let printed = welcome("http://127.0.0.1:8080", "slnd_simnet_…", "/data");
+        let is_to_paste =
+            |line: &&str| ["  URL=", "  curl ", "  INVOICE=", "  PAYREQ="].iter().any(|s| line.starts_with(s));
+        let lines: Vec<String> = printed.lines().filter(is_to_paste).map(|line| format!("  {line}\n")).collect();
+        assert_eq!(lines.len(), 6, "{printed}");
+        // A sentence stands between the first and the others.
+        assert!(readme.contains(&lines[0]), "{}", lines[0]);
+        assert!(readme.contains(&lines[1..].concat()), "{}", lines[1..].concat());
+    }
 }

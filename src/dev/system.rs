@@ -254,7 +254,7 @@ async fn start_servers(
     let keys = deployment::api_keys(home, &tool).await?;
     progress.say("master: starting");
     let mut master = service("master", MASTER_STOP_ORDER).await?;
-    deployment::write_agent(home, ports, &options.binaries, &tool).await?;
+    deployment::write_agent(home, ports, &options.binaries, options.lnd_rest, &tool).await?;
     progress.say("lndserver: starting");
     let mut agent = service("lndserver", AGENT_STOP_ORDER).await?;
     let url = format!("http://127.0.0.1:{}", ports.http.port);

@@ -24,6 +24,8 @@ pub struct AgentConfig {
     pub lnd: PathBuf,
     /// The first port of the lnds. Slot `n` uses `port_base + 3n` (gRPC), `+ 1` (peers) and `+ 2` (REST).
     pub port_base: u16,
+    /// Whether lnds serve their own REST, whatever masters say; without it masters decide.
+    pub lnd_rest: Option<bool>,
     /// The pause after the first unexpected exit of an lnd; it doubles with each further one.
     pub restart_backoff: Backoff,
 }

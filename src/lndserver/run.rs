@@ -115,6 +115,7 @@ impl Parts {
             lnd,
             address: config.address,
             port_base: config.port_base,
+            rest: config.lnd_rest,
             backoff: config.restart_backoff,
             board: Board::default(),
             backups: Backups::new(Arc::clone(&outbox), Arc::clone(&sequence))?,

@@ -13,32 +13,37 @@ use super::btcd::reaper;
 
 const LIMIT: Duration = Duration::from_secs(180);
 
-struct Dev {
-    process: Spawned,
-    ready: Value,
+pub struct Dev {
+    pub process: Spawned,
+    pub ready: Value,
 }
 
-fn dev(dir: &Path) -> Spawn {
-    Spawn::new("dev", env!("CARGO_BIN_EXE_scale-lnd"))
-        .arg("dev")
-        .arg("--port=0")
+pub fn dev(dir: &Path, args: &[&str]) -> Spawn {
+    let dev = Spawn::new("dev", env!("CARGO_BIN_EXE_scale-lnd")).arg("dev");
+    args.iter()
+        .fold(dev, |dev, arg| dev.arg(*arg))
         .arg(format!("--data-dir={}", dir.join("data").display()))
         .arg(format!("--ready-file={}", ready_file(dir).display()))
         .log(dir.join("dev.out"))
 }
 
-fn ready_file(dir: &Path) -> PathBuf {
+pub fn ready_file(dir: &Path) -> PathBuf {
     dir.join("ready.json")
 }
 
 impl Dev {
     async fn start(reaper: &Reaper, dir: &Path) -> Self {
+        Self::start_with(reaper, dir, &["--port=0"]).await
+    }
+
+    /// Returns at the moment when the ready file is there.
+    pub async fn start_with(reaper: &Reaper, dir: &Path, args: &[&str]) -> Self {
         // That of a killed run would otherwise be found before this run removes it.
         std::fs::remove_file(ready_file(dir)).ok();
-        let mut process = reaper.spawn(dev(dir)).await.unwrap();
+        let mut process = reaper.spawn(dev(dir, args)).await.unwrap();
         let is_ready = async {
             while !ready_file(dir).exists() {
-                sleep(Duration::from_millis(50)).await;
+                sleep(Duration::from_millis(5)).await;
             }
         };
         tokio::select! {
@@ -49,11 +54,21 @@ impl Dev {
         Self { process, ready }
     }
 
-    async fn get(&self, call: &str) -> (u16, Value) {
+    pub async fn get(&self, call: &str) -> (u16, Value) {
+        self.get_as(call, self.ready["api_key"].as_str().unwrap()).await
+    }
+
+    pub async fn get_as(&self, call: &str, key: &str) -> (u16, Value) {
         let url = format!("{}/lnd/v1/{call}", self.ready["url"].as_str().unwrap());
-        let request = reqwest::Client::new().get(url).bearer_auth(self.ready["api_key"].as_str().unwrap());
+        let request = reqwest::Client::new().get(url).bearer_auth(key);
         let answer = request.send().await.unwrap();
         (answer.status().as_u16(), answer.json().await.unwrap())
+    }
+
+    /// Ctrl-C.
+    pub async fn stop(mut self, reaper: &Reaper) {
+        reaper.signal(self.process.pid, Signal::INT).await.unwrap();
+        assert_eq!(self.process.exited().await, Exit::Code(0));
     }
 }
 
@@ -72,7 +87,7 @@ async fn dev_is_as_it_was_after_a_kill_and_leaves_nothing_after_ctrl_c() {
         let (status, alice) = first.get("create?uuid=alice&wait=50").await;
         assert_eq!(status, 200, "{alice}");
 
-        let mut second = reaper.spawn(dev(dir.path()).log(dir.path().join("second.out"))).await.unwrap();
+        let mut second = reaper.spawn(dev(dir.path(), &["--port=0"]).log(dir.path().join("second.out"))).await.unwrap();
         assert_eq!(second.exited().await, Exit::Code(1), "a data folder has one owner");
 
         reaper.signal(first.process.pid, Signal::KILL).await.unwrap();

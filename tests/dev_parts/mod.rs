@@ -2,5 +2,6 @@
 
 mod btcd;
 mod command;
+mod promises;
 mod reaper;
 mod treasury;

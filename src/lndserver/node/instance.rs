@@ -47,6 +47,10 @@ fn ports(shared: &Shared, spec: &NodeSpec) -> Result<Ports, Reason> {
     Ports::of_slot(shared.port_base, spec.slot).ok_or_else(|| format!("slot {} has no ports", spec.slot))
 }
 
+fn serves_rest(shared: &Shared, spec: &NodeSpec) -> bool {
+    shared.rest.unwrap_or(spec.rest)
+}
+
 /// The lnd that runs on the folder, if one does.
 pub(super) async fn running(dir: &NodeDir) -> Result<Option<Lnd>, Reason> {
     match process::find(dir).await.map_err(because("the lock cannot be looked at"))? {
@@ -79,6 +83,7 @@ pub(super) async fn start(
 
 /// Everything an lnd needs. May be repeated.
 fn prepare(shared: &Shared, dir: &NodeDir, spec: &NodeSpec) -> Result<(), Reason> {
+    let spec = &NodeSpec { rest: serves_rest(shared, spec), ..spec.clone() };
     let ports = ports(shared, spec)?;
     // lnd would make it when it makes the wallet; the agent watches it from before the first backup.
     files::private_dir(&dir.chain(spec.network)).map_err(because("the folder cannot be made"))?;
@@ -129,7 +134,12 @@ fn certificate(dir: &NodeDir, address: IpAddr) -> Result<(), Reason> {
 pub(super) fn endpoint(shared: &Shared, dir: &NodeDir, spec: &NodeSpec) -> Result<Endpoint, Reason> {
     let certificate_pem =
         fs::read_to_string(dir.instance(conf::TLS_CERT)).map_err(because("lnd's certificate cannot be read"))?;
-    Ok(Endpoint { address: shared.address, ports: ports(shared, spec)?, rest: spec.rest, certificate_pem })
+    Ok(Endpoint {
+        address: shared.address,
+        ports: ports(shared, spec)?,
+        rest: serves_rest(shared, spec),
+        certificate_pem,
+    })
 }
 
 /// A client that speaks to this lnd and no other.

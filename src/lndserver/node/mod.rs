@@ -30,6 +30,8 @@ pub struct Shared {
     pub address: IpAddr,
     /// The first port of slot 0.
     pub port_base: u16,
+    /// Whether lnds serve REST; `None`: as ordered.
+    pub rest: Option<bool>,
     /// Pauses between restarts.
     pub backoff: Backoff,
     /// Where each node says how it is.
