@@ -1,7 +1,7 @@
 //! `scale-lnd master` as a process: when it refuses to start, when it is ready, how it ends.
 
 use super::{PROGRAM, Site};
-use scale_lnd::dev::reaper::{Exit, Options, Reaper, Signal, Spawn};
+use scale_lnd::dev::reaper::{Exit, Options, Reaper, Signal, Spawn, Spawned};
 use serde_json::Value;
 use std::path::Path;
 use std::time::Duration;
@@ -91,4 +91,58 @@ async fn two_masters_share_a_store_and_a_port_has_one() {
         assert_eq!(timeout(LIMIT, process.exited()).await.unwrap(), Exit::Code(0));
     }
     timeout(LIMIT, reaper.stop(None)).await.unwrap().unwrap();
+}
+
+/// What the master prints to its ready file, once it listens with these settings.
+async fn with_settings(site: &Site, reaper: &Reaper, settings: &[String]) -> (Spawned, String) {
+    std::fs::remove_file(site.path("ready.json")).ok();
+    let spawn = settings.iter().fold(master(site), |spawn, setting| spawn.arg("--set").arg(setting));
+    let process = reaper.spawn(spawn).await.unwrap();
+    let url = ready(site).await["url"].as_str().unwrap().to_owned();
+    (process, url)
+}
+
+#[tokio::test]
+async fn a_certificate_makes_it_https_and_without_one_it_stays_on_loopback() {
+    let (site, reaper) = (Site::new(), reaper().await);
+    site.ok(&["app", "create", "wallet"]);
+    let key = site.ok(&["key", "create", "--app", "wallet", "--scopes", "read"]);
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    site.write("tls.cert", &made.cert.pem());
+    site.write_secret("tls.key", &made.signing_key.serialize_pem());
+    let file = |name: &str| site.path(name).display().to_string();
+    let tls = [format!("http.tls_cert={}", file("tls.cert")), format!("http.tls_key={}", file("tls.key"))];
+
+    let (mut process, url) = with_settings(&site, &reaper, &tls).await;
+    let address = url.strip_prefix("https://").unwrap_or_else(|| panic!("{url}")).to_owned();
+    let trusting = |pem: &str| {
+        let trusted = reqwest::Certificate::from_pem(pem.as_bytes()).unwrap();
+        reqwest::Client::builder().timeout(LIMIT).tls_certs_only([trusted]).build().unwrap()
+    };
+    let nodes = format!("{url}/lnd/v1/nodes");
+    let answer = trusting(&made.cert.pem()).get(&nodes).bearer_auth(key.trim()).send().await.unwrap();
+    assert_eq!((answer.status().as_u16(), answer.text().await.unwrap().contains("nodes")), (200, true));
+    let other = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    assert!(trusting(&other.cert.pem()).get(&nodes).send().await.is_err(), "the certificate is the one that was given");
+    let plain = reqwest::Client::new().get(format!("http://{address}/healthz")).send().await;
+    assert!(plain.is_err(), "{plain:?}");
+    end(&reaper, &mut process).await;
+
+    // Off loopback: not in the clear, unless told.
+    let refused = site.run(&["master", "--set", "http.listen=0.0.0.0:0"]);
+    assert_eq!(refused.code, Some(2), "{refused:?}");
+    assert!(refused.err.contains("http.listen: is not loopback: give tls_cert and tls_key"), "{}", refused.err);
+    let everywhere = "http.listen=0.0.0.0:0".to_owned();
+    let told = [everywhere.clone(), "http.allow_plain_http=true".to_owned()];
+    for (settings, scheme) in [(&told[..], "http://"), (&[&tls[..], &[everywhere]].concat(), "https://")] {
+        let (mut process, url) = with_settings(&site, &reaper, settings).await;
+        assert!(url.starts_with(scheme), "{url}");
+        end(&reaper, &mut process).await;
+    }
+    timeout(LIMIT, reaper.stop(None)).await.unwrap().unwrap();
+}
+
+async fn end(reaper: &Reaper, process: &mut Spawned) {
+    reaper.signal(process.pid, Signal::TERM).await.unwrap();
+    assert_eq!(timeout(LIMIT, process.exited()).await.unwrap(), Exit::Code(0));
 }

@@ -2,24 +2,17 @@
 
 mod credentials;
 mod master;
+mod parked;
 
+use crate::harness::command::{self, Done};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_scale-lnd");
 
 /// A deployment's folder: a configuration and the files it names, no process.
 struct Site {
     folder: tempfile::TempDir,
-}
-
-/// What a command printed and how it ended.
-#[derive(Debug)]
-struct Done {
-    code: Option<i32>,
-    out: String,
-    err: String,
 }
 
 impl Site {
@@ -67,18 +60,14 @@ rpc_cert_file = "rpc.cert"
         std::fs::set_permissions(self.path(name), std::fs::Permissions::from_mode(0o600)).unwrap();
     }
 
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(PROGRAM);
-        let ours = std::env::vars_os().map(|(name, _)| name).filter(|n| n.to_string_lossy().starts_with("SCALE_LND_"));
-        ours.for_each(|name| {
-            command.env_remove(name);
-        });
-        command.args(args).env("SCALE_LND_CONFIG", self.path("scale-lnd.toml"));
-        command
-    }
-
+    /// Runs a verb in an environment that has nothing of ours but the configuration.
     fn run(&self, args: &[&str]) -> Done {
-        done(self.command(args).output().unwrap())
+        let config = self.path("scale-lnd.toml");
+        let ours: Vec<String> = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).collect();
+        let ours = ours.iter().filter(|name| name.starts_with("SCALE_LND_"));
+        let mut env: Vec<(&str, Option<&str>)> = ours.map(|name| (name.as_str(), None)).collect();
+        env.push(("SCALE_LND_CONFIG", config.to_str()));
+        command::wait(command::run(&[&[PROGRAM], args].concat(), &env))
     }
 
     /// Runs what must succeed, and gives what it printed.
@@ -91,11 +80,6 @@ rpc_cert_file = "rpc.cert"
     fn json(&self, args: &[&str]) -> serde_json::Value {
         serde_json::from_str(&self.ok(args)).unwrap()
     }
-}
-
-fn done(output: Output) -> Done {
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    Done { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
 }
 
 fn contains(folder: &Path, needle: &str) -> Vec<PathBuf> {

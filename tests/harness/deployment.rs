@@ -1,5 +1,6 @@
 //! A deployment of a test's own: store, sealing key, masters, one host agent; the chain and the treasury are the world's.
 
+use super::command::{self, Done};
 use super::world::{World, program, tail, world};
 use super::{Api, eventually, ports};
 use scale_lnd::dev::reaper::{Signal, Spawn, Spawned};
@@ -8,7 +9,6 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tempfile::TempDir;
-use tokio::process::Command;
 
 /// How a deployment differs from the usual.
 #[derive(Debug, Clone)]
@@ -119,15 +119,26 @@ lease_ttl_ms = {lease_ttl_ms}
 
     /// Runs a verb of the command line that needs no configuration; returns what it printed.
     pub async fn cli(&self, args: &[&str]) -> String {
-        let output = Command::new(program()).args(args).output().await.unwrap();
-        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
+        let done = self.try_cli(args).await;
+        assert_eq!(done.code, Some(0), "{args:?}: {}", done.err);
+        done.out
+    }
+
+    async fn try_cli(&self, args: &[&str]) -> Done {
+        let program = program();
+        command::run(&[&[program.to_str().unwrap()], args].concat(), &[]).await
     }
 
     /// Runs a verb of the command line on this deployment.
     pub async fn config_cli(&self, args: &[&str]) -> String {
         let config = self.config.to_str().unwrap();
         self.cli(&[args, &["--config", config]].concat()).await
+    }
+
+    /// The same, for one that may be refused.
+    pub async fn try_config_cli(&self, args: &[&str]) -> Done {
+        let config = self.config.to_str().unwrap();
+        self.try_cli(&[args, &["--config", config]].concat()).await
     }
 
     /// A new key of an app.

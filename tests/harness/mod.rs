@@ -1,9 +1,11 @@
-//! The harness of the integration tests: one simnet for the whole run (btcd and a treasury), and on it as many deployments as tests want, each with its own store, masters and host agent, all of them
-//! the real program in processes of its own.
+//! The harness of the integration tests: one simnet for the whole run (btcd and a treasury), and on it as many
+//! deployments as tests want, each with its own store, masters and host agent, all of them the real program in processes
+//! of its own.
 //!
 //! Everything lives beneath a reaper: a test that panics, hangs past its deadline or is killed leaves nothing behind.
 
 pub mod api;
+pub mod command;
 pub mod deployment;
 pub mod ports;
 pub mod world;
