@@ -70,8 +70,13 @@ async fn dropping_it_ends_what_left_its_parents_session() {
     let mut parent = reaper.spawn(shell(&script)).await.unwrap();
     timeout(LIMIT, parent.exited()).await.unwrap();
     let orphan = pid_in(pid).await;
-    let beneath = reaper.descendants().await.unwrap();
-    assert!(beneath.iter().any(|found| found.pid == orphan.pid && found.command == "sleep 1000"), "{beneath:?}");
+    // The shell writes its pid a moment before it becomes the sleep.
+    let found = async {
+        while !reaper.descendants().await.unwrap().iter().any(|d| d.pid == orphan.pid && d.command == "sleep 1000") {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(LIMIT, found).await.expect("it is found beneath the reaper");
     drop(reaper);
     ends(orphan).await;
 }
