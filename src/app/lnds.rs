@@ -1,5 +1,6 @@
 //! Warm connections to lnds, one each, dropped when idle. A connection belongs to an endpoint: a node that moved gets a
-//! new one, and the pinned certificate keeps a reused address from ever reaching another user's node.
+//! new one, and the pinned certificate keeps a reused address from ever reaching another user's node. One that could not
+//! be made, or whose task has died, is not kept: the next call begins with another.
 
 use crate::error::{Error, Result};
 use crate::lnd::PinnedCert;
@@ -36,6 +37,7 @@ impl Lnds {
         let endpoint = node.endpoint.as_ref().ok_or_else(|| Error::Invariant("the node was never started".into()))?;
         if let Some(warm) = self.cache.get(&node.id)
             && warm.0 == *endpoint
+            && !warm.1.is_lost()
         {
             return Ok(warm.1.clone());
         }
@@ -50,4 +52,32 @@ fn connect(endpoint: &Endpoint) -> Result<LndClient> {
     let pinned = PinnedCert::from_pem(endpoint.certificate_pem.as_bytes()).map_err(|_| broken("certificate"))?;
     let address = SocketAddr::new(endpoint.address, endpoint.rpc_port).to_string();
     LndClient::new(&address, &pinned).map_err(|_| broken("endpoint"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::app::testing;
+    use crate::lnd::LndErrorKind;
+    use std::net::Ipv4Addr;
+    use tokio::runtime::Runtime;
+
+    #[test]
+    fn a_connection_whose_task_has_died_is_made_anew() {
+        let (lnds, mut node) = (Lnds::default(), testing::node());
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let made = crate::pki::lnd_cert::make_lnd_cert(&[], &[], time::OffsetDateTime::now_utc()).unwrap();
+        let rpc_port = listener.local_addr().unwrap().port();
+        let address = Ipv4Addr::LOCALHOST.into();
+        node.endpoint =
+            Some(Endpoint { address, rpc_port, p2p_port: 1, rest_port: None, certificate_pem: made.cert_pem });
+        // The task of the first one ends with its runtime.
+        let first = Runtime::new().unwrap().block_on(async { lnds.client(&node).unwrap() });
+        let now = Runtime::new().unwrap();
+        let dead = now.block_on(first.wallet_state()).expect_err("dead");
+        assert_eq!(dead.kind, LndErrorKind::Unreachable);
+        let second = now.block_on(async { lnds.client(&node).unwrap().within(Duration::from_millis(500)) });
+        let (answer, _) = (now.block_on(second.wallet_state()), listener.set_nonblocking(true).unwrap());
+        assert!(answer.is_err() && listener.accept().is_ok(), "the second one has dialled");
+    }
 }

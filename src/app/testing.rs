@@ -7,12 +7,15 @@ use crate::lndserver::client::Agents;
 use crate::lndserver::proto::NodeSpec;
 use crate::model::amount::Sat;
 use crate::model::app::Limits;
+use crate::model::ids::{AppId, NodeId, OperationId, Uuid};
+use crate::model::node::{Funding, Node, Phase};
 use crate::model::{MasterId, Network};
 use crate::pki::{Ca, Credentials, DEFAULT_LIFETIME, Identity, Revocations, Trust};
 use crate::seal::{SealKey, Sealer};
 use crate::store::Store;
 use std::sync::Arc;
 use std::time::Duration;
+use time::OffsetDateTime;
 
 const TTL: Duration = Duration::from_secs(1);
 
@@ -46,5 +49,25 @@ impl Parts {
             turns: parts::Turns::default(),
             clock,
         })
+    }
+}
+
+/// Alice's, which was never placed.
+pub(crate) fn node() -> Node {
+    let mut rng = rand::rng();
+    Node {
+        id: NodeId::random(&mut rng),
+        app: AppId::parse("shop").unwrap(),
+        uuid: Uuid::parse("alice").unwrap(),
+        phase: Phase::Creating,
+        create_operation: OperationId::random(OffsetDateTime::UNIX_EPOCH, &mut rng),
+        placement: None,
+        endpoint: None,
+        secrets: None,
+        wallet_may_exist: false,
+        identity_pubkey: None,
+        deposit_address: None,
+        funding: Funding::None,
+        created_at: OffsetDateTime::UNIX_EPOCH,
     }
 }

@@ -11,6 +11,8 @@ mod payments;
 mod wallet;
 
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -45,19 +47,27 @@ const SLOW: Duration = Duration::from_secs(60);
 pub struct LndClient {
     channel: Channel,
     deadline: Option<Duration>,
+    lost: Arc<AtomicBool>,
 }
 
 impl LndClient {
     /// For the lnd at `address` (host:port) that shows `cert`. Connects when the first call is made. Must be called
     /// within a tokio runtime.
     pub fn new(address: &str, cert: &PinnedCert) -> Result<Self, TlsError> {
-        Ok(Self { channel: tls::channel(address, cert)?, deadline: None })
+        Ok(Self { channel: tls::channel(address, cert)?, deadline: None, lost: Arc::default() })
     }
 
     /// The same connection with another deadline for every call, streams' first message included.
     #[must_use]
     pub fn within(&self, deadline: Duration) -> Self {
-        Self { channel: self.channel.clone(), deadline: Some(deadline) }
+        Self { deadline: Some(deadline), ..self.clone() }
+    }
+
+    /// Whether a call did not even leave: there was no connection, or the task that has it has died. Another client for
+    /// the same lnd may do; this one may for ever not.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::Relaxed)
     }
 
     fn lightning(&self) -> LightningClient<Channel> {
@@ -91,8 +101,11 @@ impl LndClient {
         deadline: Duration,
         call: impl Future<Output = Result<Response<T>, Status>>,
     ) -> Result<T, LndError> {
-        let answer = self.timed(deadline, async { call.await.map_err(LndError::from) }).await?;
-        Ok(answer.into_inner())
+        let answer = self.timed(deadline, async { call.await.map_err(LndError::from) }).await;
+        if matches!(&answer, Err(error) if error.kind == LndErrorKind::Unreachable) {
+            self.lost.store(true, Ordering::Relaxed);
+        }
+        Ok(answer?.into_inner())
     }
 
     /// Any future under the deadline of this client, or else the one given.

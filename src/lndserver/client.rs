@@ -25,6 +25,8 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 const PING_EVERY: Duration = Duration::from_secs(10);
 
+type Client = AgentClient<Channel>;
+
 /// An order's address and authority.
 #[derive(Debug, Clone, Copy)]
 pub struct Order<'a> {
@@ -60,40 +62,68 @@ impl Agents {
     /// Makes a node's lnd run. Answers when lnd's RPC is up.
     pub async fn ensure_node(&self, order: Order<'_>, spec: NodeSpec) -> Result<Endpoint, AgentError> {
         let request = EnsureNodeRequest { fence: order.fence(), spec: Some(spec) };
-        let mut client = self.client(order.host)?;
-        let answer = within(START_WITHIN, client.ensure_node(request)).await?;
-        endpoint(answer.endpoint)
+        let call = |mut client: Client| {
+            let request = request.clone();
+            async move { client.ensure_node(request).await }
+        };
+        endpoint(self.ask(order.host, START_WITHIN, call).await?.endpoint)
     }
 
     /// Makes a node's lnd exit and stay so. `Ok` means that it has exited.
     pub async fn stop_node(&self, order: Order<'_>, node: &NodeId) -> Result<(), AgentError> {
         let request = StopNodeRequest { fence: order.fence(), node_id: node.to_string() };
-        let mut client = self.client(order.host)?;
-        within(STOP_WITHIN, client.stop_node(request)).await.map(drop)
+        let call = |mut client: Client| {
+            let request = request.clone();
+            async move { client.stop_node(request).await }
+        };
+        self.ask(order.host, STOP_WITHIN, call).await.map(drop)
     }
 
     /// Makes a node's lnd exit and start again, with the newest specification.
     pub async fn restart_node(&self, order: Order<'_>, node: &NodeId) -> Result<Endpoint, AgentError> {
         let request = RestartNodeRequest { fence: order.fence(), node_id: node.to_string() };
-        let mut client = self.client(order.host)?;
-        let answer = within(STOP_WITHIN + START_WITHIN, client.restart_node(request)).await?;
-        endpoint(answer.endpoint)
+        let call = |mut client: Client| {
+            let request = request.clone();
+            async move { client.restart_node(request).await }
+        };
+        endpoint(self.ask(order.host, STOP_WITHIN + START_WITHIN, call).await?.endpoint)
     }
 
     /// Sets the folder of a stopped node aside and frees its slot.
     pub async fn remove_node(&self, order: Order<'_>, node: &NodeId) -> Result<(), AgentError> {
         let request = RemoveNodeRequest { fence: order.fence(), node_id: node.to_string() };
-        let mut client = self.client(order.host)?;
-        within(ANSWER_WITHIN, client.remove_node(request)).await.map(drop)
+        let call = |mut client: Client| {
+            let request = request.clone();
+            async move { client.remove_node(request).await }
+        };
+        self.ask(order.host, ANSWER_WITHIN, call).await.map(drop)
     }
 
     /// What is on the host.
     pub async fn status(&self, host: &Host) -> Result<GetStatusResponse, AgentError> {
-        let mut client = self.client(host)?;
-        within(ANSWER_WITHIN, client.get_status(GetStatusRequest {})).await
+        let call = |mut client: Client| async move { client.get_status(GetStatusRequest {}).await };
+        self.ask(host, ANSWER_WITHIN, call).await
     }
 
-    fn client(&self, host: &Host) -> Result<AgentClient<Channel>, AgentError> {
+    /// One call. A connection that was made with a certificate that has ended since is made anew: nothing was done.
+    async fn ask<T, F: Future<Output = Result<Response<T>, Status>>>(
+        &self,
+        host: &Host,
+        deadline: Duration,
+        call: impl Fn(Client) -> F,
+    ) -> Result<T, AgentError> {
+        let mut answer = tokio::time::timeout(deadline, call(self.client(host)?)).await;
+        if matches!(&answer, Ok(Err(status)) if status.code() == Code::Unauthenticated) {
+            self.channels.lock().unwrap_or_else(PoisonError::into_inner).remove(&host.id);
+            answer = tokio::time::timeout(deadline, call(self.client(host)?)).await;
+        }
+        match answer {
+            Ok(answer) => answer.map(Response::into_inner).map_err(not_done),
+            Err(late) => Err(AgentError::Unknown(late.into())),
+        }
+    }
+
+    fn client(&self, host: &Host) -> Result<Client, AgentError> {
         let unreachable = |e: Box<dyn std::error::Error + Send + Sync>| AgentError::Unreachable(e);
         let (Some(address), Some(port)) = (host.address, host.agent_port) else {
             return Err(unreachable("the host has not joined".into()));
@@ -120,17 +150,6 @@ fn endpoint(answer: Option<NodeEndpoint>) -> Result<Endpoint, AgentError> {
     answer.try_into().map_err(|e: super::wire::Malformed| AgentError::Unknown(e.into()))
 }
 
-async fn within<T>(
-    deadline: Duration,
-    call: impl Future<Output = Result<Response<T>, Status>>,
-) -> Result<T, AgentError> {
-    match tokio::time::timeout(deadline, call).await {
-        Ok(Ok(answer)) => Ok(answer.into_inner()),
-        Ok(Err(status)) => Err(not_done(status)),
-        Err(late) => Err(AgentError::Unknown(late.into())),
-    }
-}
-
 /// What an agent's refusal, or a connection's failure, means for the order.
 fn not_done(status: Status) -> AgentError {
     match status.code() {
@@ -138,6 +157,7 @@ fn not_done(status: Status) -> AgentError {
         Code::FailedPrecondition | Code::InvalidArgument | Code::Unimplemented => {
             AgentError::Refused(status.message().to_owned())
         }
+        Code::Unauthenticated => AgentError::Unreachable(status.into()),
         _ if never_sent(&status) => AgentError::Unreachable(status.into()),
         _ => AgentError::Unknown(status.into()),
     }

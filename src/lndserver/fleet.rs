@@ -6,7 +6,7 @@ use super::proto::fleet_server::{Fleet as FleetApi, FleetServer};
 use super::proto::report_request::Report as WireReport;
 use super::wire::{self, Malformed};
 use crate::app::fleet::{Body, EnrolError, Fleet, Report, ReportError};
-use crate::pki::{Credentials, Peer, PkiError, connected_peer};
+use crate::pki::{Credentials, Peer, PkiError, connected_peer, only_good_peers};
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use std::sync::Arc;
@@ -28,13 +28,14 @@ pub async fn serve(
     own: &Credentials,
     stop: CancellationToken,
 ) -> Result<(), ServeError> {
-    let tls = fleet.trust().master_server(own)?;
+    let trust = fleet.trust();
+    let (tls, gate) = (trust.master_server(own)?, only_good_peers(&trust, fleet.clock()));
     let service = FleetService { fleet, stop: stop.clone() };
     Server::builder()
         .http2_keepalive_interval(Some(PING_EVERY))
         .http2_keepalive_timeout(Some(PING_EVERY))
         .concurrency_limit_per_connection(CALLS_AT_ONCE)
-        .add_service(FleetServer::new(service))
+        .add_service(FleetServer::with_interceptor(service, gate))
         .serve_with_incoming_shutdown(tls.incoming(listener), stop.cancelled_owned())
         .await?;
     Ok(())

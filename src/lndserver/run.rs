@@ -12,7 +12,8 @@ use super::outbox::{Outbox, Sequence};
 use super::proto::agent_server::AgentServer;
 use super::reporter::Reporter;
 use super::service::AgentService;
-use crate::pki::PkiError;
+use crate::clock::SystemClock;
+use crate::pki::{PkiError, only_good_peers};
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -145,11 +146,12 @@ async fn serve(
         outbox: parts.outbox,
         sequence: parts.sequence,
     };
+    let gate = only_good_peers(&member.trust, Arc::new(SystemClock));
     let incoming = member.trust.agent_server(&member.own)?.incoming(listener);
     let server = Server::builder()
         .http2_keepalive_interval(Some(PING_EVERY))
         .http2_keepalive_timeout(Some(PING_EVERY))
-        .add_service(AgentServer::new(AgentService::new(Arc::clone(&host))))
+        .add_service(AgentServer::with_interceptor(AgentService::new(Arc::clone(&host)), gate))
         .serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
     tracing::info!(host.id = %member.identity.host, generation = member.identity.generation, "the agent runs");
     let overdue = async {

@@ -83,6 +83,17 @@ fn what_must_be_refused_is_refused_and_does_nothing() {
     });
 }
 
+/// A chain of its own, because it is taken away.
+#[test]
+fn a_node_that_is_behind_and_one_that_was_stopped_say_so() {
+    harness::run(DEADLINE, async {
+        let (d, chain) = node_states::on_a_chain_of_its_own().await;
+        node_states::a_node_that_is_behind_the_chain_says_so(&d, chain).await;
+        node_states::a_node_that_was_stopped_by_an_order_says_so(&d).await;
+        d.stop().await;
+    });
+}
+
 async fn create(api: &Api, uuids: &[&str]) {
     futures::future::join_all(uuids.iter().map(|uuid| api.create(uuid))).await;
 }

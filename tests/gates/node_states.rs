@@ -1,9 +1,22 @@
 //! Nodes that cannot be called: 503 with Retry-After and a code each; and none of them slows another.
 
-use crate::harness::{Api, Deployment, eventually};
+use crate::harness::world::world;
+use crate::harness::{Api, Deployment, Setup, eventually};
 use futures::future::join_all;
+use scale_lnd::app::fleet::{self, Fleet};
+use scale_lnd::clock::SystemClock;
+use scale_lnd::dev::btcd::{Btcd, mature_chain, start_chain};
 use scale_lnd::dev::reaper::Signal;
+use scale_lnd::lndserver::client::{Agents, Order};
+use scale_lnd::model::host::Host;
+use scale_lnd::model::node::{Claim, Node};
+use scale_lnd::model::{MasterId, Network};
+use scale_lnd::seal::Sealer;
+use scale_lnd::store::repo;
+use scale_lnd::store::sqlite::{SqliteOptions, SqliteStore};
 use serde_json::json;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The process of a user's lnd.
@@ -131,4 +144,79 @@ pub async fn a_locked_node_says_so(d: &mut Deployment) -> Api {
     })
     .await;
     api
+}
+
+/// A btcd of a test's own.
+pub struct Chain {
+    btcd: Btcd,
+    dir: PathBuf,
+}
+
+/// A deployment on a chain that nobody else needs.
+pub async fn on_a_chain_of_its_own() -> (Deployment, Chain) {
+    let world = world().await;
+    let dir = tempfile::Builder::new().prefix("chain-").tempdir_in(world.dir.path()).unwrap().keep();
+    let address = super::money::ADDRESS;
+    let (btcd, mut kept, _) = start_chain(&world.reaper, &world.binaries.btcd, &dir, address).await.unwrap();
+    mature_chain(&btcd, &mut kept).await.unwrap();
+    let setup = Setup { chain: Some(btcd.access.clone()), initial_funding_sat: 0, ..super::setup() };
+    (Deployment::start(setup).await, Chain { btcd, dir })
+}
+
+/// Its btcd has lost the blocks that lnd has seen.
+pub async fn a_node_that_is_behind_the_chain_says_so(d: &Deployment, chain: Chain) {
+    let (api, reaper, program) = (d.api(), &d.world.reaper, &d.world.binaries.btcd);
+    api.create("alice").await;
+    chain.btcd.stop(reaper).await.unwrap();
+    std::fs::remove_dir_all(chain.dir.join("data")).unwrap();
+    let empty = Btcd::start(reaper, program, &chain.dir, None).await.unwrap();
+    assert_eq!(empty.rpc.block_count().await.unwrap(), 0);
+    reaper.signal(pid_of(d, &api, "alice").await, Signal::KILL).await.unwrap();
+    says(&api, "node_not_synced", "not_synced").await;
+
+    empty.stop(reaper).await.unwrap();
+    let (btcd, _, restored) = start_chain(reaper, program, &chain.dir, super::money::ADDRESS).await.unwrap();
+    assert_eq!(restored, 400);
+    reaper.signal(pid_of(d, &api, "alice").await, Signal::KILL).await.unwrap();
+    eventually("the node is synced again", Duration::from_secs(60), || async {
+        unavailable(&api.get("getinfo", &[("uuid", "alice")]).await).is_none().then_some(())
+    })
+    .await;
+    assert!(btcd.rpc.block_count().await.unwrap() > 400);
+}
+
+/// A master of this deployment orders the agent to stop it.
+pub async fn a_node_that_was_stopped_by_an_order_says_so(d: &Deployment) {
+    let api = d.api();
+    let id = d.node_id("alice").await;
+    let store = Arc::new(SqliteStore::open(&d.path("store.db"), SqliteOptions::default()).await.unwrap());
+    let sealer = Sealer::from_file(&d.path("seal.key")).unwrap();
+    let deployment = fleet::Deployment { name: "test", network: Network::Simnet };
+    let life = time::Duration::days(1);
+    let fleet = Fleet::open(store.clone(), Arc::new(SystemClock), &sealer, deployment, life).await.unwrap();
+    let own = fleet.master_credentials(&MasterId::random(&mut rand::rng())).unwrap();
+    let agents = Agents::new(fleet.trust(), own);
+    let node = repo::get::<Node>(&*store, &id).await.unwrap().unwrap().value;
+    let host = repo::get::<Host>(&*store, node.placement.unwrap().host.as_str()).await.unwrap().unwrap().value;
+    let epoch = repo::get::<Claim>(&*store, &id).await.unwrap().unwrap().value.epoch;
+    agents.stop_node(Order { host: &host, epoch }, &node.id).await.unwrap();
+    says(&api, "node_stopped", "stopped").await;
+}
+
+/// From some moment on alice's node is told to be that, by every call.
+async fn says(api: &Api, code: &str, state: &str) {
+    eventually(code, Duration::from_secs(60), || async {
+        (unavailable(&api.get("getinfo", &[("uuid", "alice")]).await).as_deref() == Some(code)).then_some(())
+    })
+    .await;
+    for (call, body) in [
+        ("getinfo", json!({ "uuid": "alice" })),
+        ("invoice", json!({ "uuid": "alice", "amt": 5 })),
+        ("pay", json!({ "uuid": "alice", "payreq": super::payreqs::good(1_000) })),
+        ("withdraw", json!({ "uuid": "alice", "address": super::money::ADDRESS, "amt": 1_000 })),
+    ] {
+        let answer = api.post(call, body).await;
+        assert_eq!(unavailable(&answer).as_deref(), Some(code), "{call}: {}", answer.text);
+    }
+    assert_eq!(api.get("node", &[("uuid", "alice")]).await.ok()["state"], state);
 }

@@ -3,7 +3,9 @@
 use super::command::{self, Done};
 use super::world::{World, program, tail, world};
 use super::{Api, eventually, ports};
+use scale_lnd::dev::btcd::ChainAccess;
 use scale_lnd::dev::reaper::{Signal, Spawn, Spawned};
+use scale_lnd::dev::treasury::TreasuryAccess;
 use serde_json::Value;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -16,13 +18,15 @@ pub struct Setup {
     pub lease_ttl_ms: u64,
     pub initial_funding_sat: u64,
     pub slots: u16,
+    /// A chain of the test's own, where the treasury has no money and so is left out; `None`: the world's.
+    pub chain: Option<ChainAccess>,
     /// More lines for the masters' configuration file.
     pub more: String,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { lease_ttl_ms: 1000, initial_funding_sat: 1_000_000, slots: 40, more: String::new() }
+        Self { lease_ttl_ms: 1000, initial_funding_sat: 1_000_000, slots: 40, chain: None, more: String::new() }
     }
 }
 
@@ -72,8 +76,9 @@ impl Deployment {
     }
 
     fn write_config(&self, setup: &Setup) {
-        let World { chain, treasury, .. } = self.world;
         let Setup { lease_ttl_ms, initial_funding_sat, more, .. } = setup;
+        let chain = setup.chain.as_ref().unwrap_or(&self.world.chain);
+        let treasury = if setup.chain.is_none() { self.treasury_section() } else { String::new() };
         let text = format!(
             r#"
 [deployment]
@@ -93,10 +98,7 @@ rpc_cert_file = "{cert}"
 [lnd]
 rest = true
 default_chan_confs = 1
-[treasury]
-address = "{treasury}"
-cert_file = "{treasury_cert}"
-macaroon_file = "{treasury_macaroon}"
+{treasury}
 [funding]
 initial_funding_sat = {initial_funding_sat}
 [master]
@@ -110,11 +112,14 @@ lease_ttl_ms = {lease_ttl_ms}
             user = chain.user,
             password = chain.password_file.display(),
             cert = chain.certificate.display(),
-            treasury = treasury.rpc,
-            treasury_cert = treasury.certificate.display(),
-            treasury_macaroon = treasury.funding_macaroon.display(),
         );
         std::fs::write(&self.config, text).unwrap();
+    }
+
+    fn treasury_section(&self) -> String {
+        let TreasuryAccess { rpc, certificate, funding_macaroon, .. } = &self.world.treasury;
+        let (cert, macaroon) = (certificate.display(), funding_macaroon.display());
+        format!("[treasury]\naddress = \"{rpc}\"\ncert_file = \"{cert}\"\nmacaroon_file = \"{macaroon}\"")
     }
 
     /// Runs a verb of the command line that needs no configuration; returns what it printed.
@@ -319,11 +324,20 @@ port_base = {base}
         pids
     }
 
+    async fn node_id_by(&self, field: &str, value: &str) -> String {
+        let nodes: Value = serde_json::from_str(&self.config_cli(&["node", "list", "--json"]).await).unwrap();
+        let node = nodes.as_array().unwrap().iter().find(|n| n[field] == value).unwrap();
+        node["node"].as_str().unwrap().to_owned()
+    }
+
+    /// The inner id of a user's node.
+    pub async fn node_id(&self, uuid: &str) -> String {
+        self.node_id_by("uuid", uuid).await
+    }
+
     /// The process of the lnd with this identity.
     pub async fn lnd_pid_of(&self, pubkey: &str) -> i32 {
-        let nodes: Value = serde_json::from_str(&self.config_cli(&["node", "list", "--json"]).await).unwrap();
-        let node = nodes.as_array().unwrap().iter().find(|n| n["pubkey"] == pubkey).unwrap();
-        let id = node["node"].as_str().unwrap().to_owned();
+        let id = self.node_id_by("pubkey", pubkey).await;
         let pids = self.lnd_pids().await.into_iter();
         let of_node = pids
             .filter(|pid| std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default().contains(&id));

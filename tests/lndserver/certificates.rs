@@ -1,6 +1,6 @@
 //! A compromised host's certificate can command no other host and speak for none.
 
-use super::world::{World, spec};
+use super::world::{World, spec, until};
 use futures::StreamExt;
 use scale_lnd::error::AgentError;
 use scale_lnd::lndserver::client::{Agents, Order};
@@ -15,6 +15,8 @@ use scale_lnd::model::{MasterId, NodeId};
 use scale_lnd::pki::{self, ClientTls, Credentials};
 use std::net::SocketAddr;
 use std::path::Path;
+use time::OffsetDateTime;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
@@ -127,14 +129,48 @@ async fn certificates_are_renewed_under_running_connections() {
     let renewing = tokio::spawn(async move { fleet.keep_fresh(&master, &own).await });
     let machine = world.machine().await;
     let (node, _) = world.node(&machine, 0).await;
-    let before = (world.own.own().serial, stolen(&world, &machine.data).own().serial);
-    tokio::time::sleep(std::time::Duration::from_secs(8)).await;
+    let serials = || (world.own.own().serial, stolen(&world, &machine.data).own().serial);
+    let before = serials();
+    let ends = [world.own.own(), stolen(&world, &machine.data).own()].map(|peer| peer.validity.not_after);
+    until("both renewals", async || {
+        let now = serials();
+        (now.0 != before.0 && now.1 != before.1).then_some(())
+    })
+    .await;
+    // What the connections began with is over.
+    let over = || ends.iter().all(|end| OffsetDateTime::now_utc() > *end);
+    until("the end of the first certificates", async || over().then_some(())).await;
     let host = world.host(&machine.host).await;
     world.agents.status(&host).await.expect("over the old connection");
     Agents::new(world.fleet.trust(), world.own.clone()).status(&host).await.expect("over a new one");
     machine.write_backup(&node, b"after the renewal");
     assert_eq!(world.backups(&node, 1).await.len(), 1);
-    let after = (world.own.own().serial, stolen(&world, &machine.data).own().serial);
-    assert!(before.0 != after.0 && before.1 != after.1, "{before:?} {after:?}");
     renewing.abort();
+}
+
+/// A handshake is a look at one moment; a connection lasts.
+#[tokio::test]
+async fn a_certificate_that_ends_ends_what_was_begun_with_it() {
+    let world = World::new().await;
+    let machine = world.machine().await;
+    let host = world.host(&machine.host).await;
+    let short = world.fleet_of(time::Duration::seconds(3)).await;
+    let own = short.master_credentials(&MasterId::random(&mut rand::rng())).unwrap();
+    let agents = Agents::new(world.fleet.trust(), own.clone());
+    agents.status(&host).await.expect("it is good now");
+    until("its end", async || (OffsetDateTime::now_utc() > own.own().validity.not_after).then_some(())).await;
+    let refused = agents.status(&host).await;
+    assert!(matches!(refused, Err(AgentError::Unreachable(_))), "{refused:?}");
+
+    // An agent that was revoked while its reports were on their way.
+    let own = stolen(&world, &machine.data);
+    let (node, _) = world.node(&machine, 0).await;
+    let (to_master, reports) = tokio::sync::mpsc::channel(4);
+    let say = |sequence| ReportRequest { generation: 1, sequence, report: Some(stopped(&node)) };
+    to_master.send(say(u64::MAX - 1)).await.unwrap();
+    let mut acks = fleet(&world, &own).report(ReceiverStream::new(reports)).await.unwrap().into_inner();
+    assert_eq!(acks.message().await.unwrap().expect("an answer").refused, "");
+    assert!(world.fleet.revoke_host(&machine.host).await.unwrap());
+    to_master.send(say(u64::MAX)).await.unwrap();
+    assert_eq!(acks.message().await.expect_err("void").code(), Code::PermissionDenied);
 }

@@ -55,6 +55,12 @@ pub struct World {
     pub dir: tempfile::TempDir,
 }
 
+async fn open_fleet(store: &Arc<SqliteStore>, clock: &Arc<MovedClock>, life: time::Duration) -> Fleet {
+    let sealer = Sealer::single(SealKey::from_bytes([7; 32]));
+    let deployment = Deployment { name: "test", network: Network::Simnet };
+    Fleet::open(store.clone(), clock.clone(), &sealer, deployment, life).await.unwrap()
+}
+
 /// An agent's process.
 pub struct Machine {
     pub host: HostId,
@@ -74,9 +80,7 @@ impl World {
         let dir = tempfile::tempdir().unwrap();
         let store = Arc::new(SqliteStore::open(&dir.path().join("db"), SqliteOptions::default()).await.unwrap());
         let clock = Arc::new(MovedClock::default());
-        let sealer = Sealer::single(SealKey::from_bytes([7; 32]));
-        let deployment = Deployment { name: "test", network: Network::Simnet };
-        let fleet = Fleet::open(store.clone(), clock.clone(), &sealer, deployment, life).await.unwrap();
+        let fleet = open_fleet(&store, &clock, life).await;
         let own = fleet.master_credentials(&MasterId::random(&mut rand::rng())).unwrap();
         let agents = Agents::new(fleet.trust(), own.clone());
         let options = Options { grace: Duration::ZERO, ..Options::new(Path::new(env!("CARGO_BIN_EXE_scale-lnd"))) };
@@ -86,6 +90,11 @@ impl World {
             Self { store, clock, fleet: Arc::new(fleet), own, agents, master, serving: Mutex::default(), reaper, dir };
         world.serve().await;
         world
+    }
+
+    /// The same fleet, for certificates of another life.
+    pub async fn fleet_of(&self, life: time::Duration) -> Fleet {
+        open_fleet(&self.store, &self.clock, life).await
     }
 
     /// Answers agents, until [`Self::be_silent`].

@@ -1,26 +1,11 @@
 use super::*;
-use crate::model::ids::{AppId, HostId, NodeId, OperationId, Uuid};
-use crate::model::node::Funding;
+use crate::model::ids::HostId;
 use time::OffsetDateTime;
 
 fn state(phase: Phase, runtime: Option<(Process, WalletState)>) -> NodeState {
+    let node = Node { phase, wallet_may_exist: true, ..crate::app::testing::node() };
+    let id = node.id.clone();
     let mut rng = rand::rng();
-    let id = NodeId::random(&mut rng);
-    let node = Node {
-        id: id.clone(),
-        app: AppId::parse("shop").expect("an app"),
-        uuid: Uuid::parse("alice").expect("a uuid"),
-        phase,
-        create_operation: OperationId::random(OffsetDateTime::UNIX_EPOCH, &mut rng),
-        placement: None,
-        endpoint: None,
-        secrets: None,
-        wallet_may_exist: true,
-        identity_pubkey: None,
-        deposit_address: None,
-        funding: Funding::None,
-        created_at: OffsetDateTime::UNIX_EPOCH,
-    };
     let at = OffsetDateTime::UNIX_EPOCH;
     let host = HostId::random(&mut rng);
     let runtime = runtime.map(|(process, wallet)| Runtime {

@@ -88,6 +88,12 @@ impl Fleet {
         Trust::new(self.ca.cert().clone(), Revocations::default())
     }
 
+    /// By which certificates are judged.
+    #[must_use]
+    pub fn clock(&self) -> SharedClock {
+        Arc::clone(&self.clock)
+    }
+
     /// A certificate for a master itself.
     pub fn master_credentials(&self, master: &MasterId) -> Result<Credentials> {
         let (cert_pem, key_pem) = self.issue_own(master)?;
