@@ -1,6 +1,9 @@
 //! One follower of the Store's change feed for the whole master: caches, waiting calls, event streams and the executor
 //! all hear of changes through it, other masters' writes included.
 
+use crate::model::OperationId;
+use crate::model::operation::Operation;
+use crate::store::repo::Entity;
 use crate::store::{Change, Store};
 use futures::StreamExt;
 use std::sync::Arc;
@@ -73,5 +76,22 @@ impl Feed {
     #[must_use]
     pub fn is_fresh(&self) -> bool {
         self.heard.borrow().is_some_and(|at| at.elapsed() < STALE_AFTER)
+    }
+}
+
+/// Waits until this operation has changed, or may have. `None`: the feed has ended.
+pub async fn next_change_of(changes: &mut broadcast::Receiver<Arc<Change>>, id: &OperationId) -> Option<()> {
+    loop {
+        match changes.recv().await {
+            Ok(change) => match &*change {
+                Change::Resync => return Some(()),
+                Change::Put(d) if d.key.collection == Operation::COLLECTION && d.key.id == id.as_str() => {
+                    return Some(());
+                }
+                Change::Put(_) | Change::Deleted(_) => {}
+            },
+            Err(broadcast::error::RecvError::Lagged(_)) => return Some(()),
+            Err(broadcast::error::RecvError::Closed) => return None,
+        }
     }
 }

@@ -13,15 +13,15 @@ use crate::store::repo::{self, Versioned};
 /// step is done again, which is harmless by its design, or the claim is lost.
 pub async fn commit(ctx: &Ctx, operation: &Versioned<Operation>, advance: Advance) -> Result<Versioned<Operation>> {
     let mut next = operation.value.clone();
-    let (extra, back) = apply(&mut next, advance);
+    let (extra, settled) = apply(&mut next, advance)?;
     next.updated_at = ctx.parts.clock.now();
     let store = &*ctx.parts.store;
     loop {
         let mut writes = vec![repo::update(&next, operation.version)?, ctx.claim.condition()];
         writes.extend(extra.iter().cloned());
-        if let (Some(back), Some(owner)) = (&back, &next.owner) {
+        if let (Some(settled), Some(owner)) = (&settled, &next.owner) {
             for subject in [owner.app.as_str(), DEPLOYMENT] {
-                writes.extend(give_back(ctx, subject, back).await?);
+                writes.extend(settle_usage(ctx, subject, settled).await?);
             }
         }
         match store.commit(writes).await {
@@ -47,15 +47,25 @@ pub async fn progress(ctx: &Ctx, operation: Versioned<Operation>, text: &str) ->
     commit(ctx, &operation, Advance::next(work, text)).await
 }
 
-async fn give_back(ctx: &Ctx, subject: &str, back: &Reservation) -> Result<Option<Write>> {
+async fn settle_usage(ctx: &Ctx, subject: &str, settled: &Settled) -> Result<Option<Write>> {
     let Some(mut usage) = repo::get::<Usage>(&*ctx.parts.store, subject).await? else { return Ok(None) };
-    usage.value.release(back);
+    usage.value.settle(&settled.held, &settled.kept);
     Ok(Some(repo::update(&usage.value, usage.version)?))
 }
 
-/// Moves `operation` on and tells what else to write and what to give back.
-fn apply(operation: &mut Operation, advance: Advance) -> (Vec<Write>, Option<Reservation>) {
-    match advance {
+/// What was set aside, and what it came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Settled {
+    held: Reservation,
+    kept: Reservation,
+}
+
+/// Moves `operation` on and tells what else to write and what becomes of its reservation.
+fn apply(operation: &mut Operation, advance: Advance) -> Result<(Vec<Write>, Option<Settled>)> {
+    if !operation.is_running() {
+        return Err(Error::Invariant("a step of an operation that does not run".to_owned()));
+    }
+    Ok(match advance {
         Advance::Next { work, progress, writes } => {
             operation.work = work;
             operation.progress = progress;
@@ -64,21 +74,24 @@ fn apply(operation: &mut Operation, advance: Advance) -> (Vec<Write>, Option<Res
         Advance::Done { result, settle, writes } => {
             operation.state = State::Succeeded { result };
             operation.progress = "done".to_owned();
-            let back = match settle {
+            let settled = match settle {
                 Settle::Keep => None,
-                Settle::Spent(spent) => unspent(operation, spent),
-                Settle::OneNodeLess => Some(Reservation { nodes: 1, ..Reservation::default() }),
+                Settle::Spent(spent) => settle_spent(operation, spent),
+                Settle::OneNodeLess => {
+                    let held = Reservation { nodes: 1, ..Reservation::default() };
+                    Some(Settled { held, kept: Reservation::default() })
+                }
             };
-            (writes, back)
+            (writes, settled)
         }
         Advance::Failed { refusal, spent_sat, writes } => {
             operation.progress = refusal.message.clone();
             operation.state = State::Failed { error: refusal };
-            let back = operation
-                .reservation
-                .take()
-                .map(|held| Reservation { outgoing_sat: held.outgoing_sat.saturating_sub(spent_sat), ..held });
-            (writes, back)
+            let settled = operation.reservation.take().map(|held| {
+                let spent = Reservation { hour: held.hour, day: held.day, ..Reservation::default() };
+                Settled { held, kept: Reservation { outgoing_sat: spent_sat, ..spent } }
+            });
+            (writes, settled)
         }
         Advance::Park { refusal } => {
             operation.progress = refusal.message.clone();
@@ -89,16 +102,13 @@ fn apply(operation: &mut Operation, advance: Advance) -> (Vec<Write>, Option<Res
             operation.progress = progress;
             (Vec::new(), None)
         }
-    }
+    })
 }
 
-/// What a success leaves of the reservation for outgoing money.
-fn unspent(operation: &mut Operation, spent: Sat) -> Option<Reservation> {
-    let held = operation.reservation.as_mut()?;
-    let rest = held.outgoing_sat.saturating_sub(spent);
-    if rest == Sat(0) {
-        return None;
-    }
-    held.outgoing_sat = spent;
-    Some(Reservation { hour: held.hour, day: held.day, outgoing_sat: rest, ..Reservation::default() })
+/// What a success makes of the reservation for outgoing money: what was really spent.
+fn settle_spent(operation: &mut Operation, spent: Sat) -> Option<Settled> {
+    let kept = operation.reservation.as_mut()?;
+    let held = *kept;
+    kept.outgoing_sat = spent;
+    (held != *kept).then_some(Settled { held, kept: *kept })
 }

@@ -11,6 +11,7 @@ use crate::model::problem::Refusal;
 use crate::model::work::Work;
 use crate::store::{Write, repo};
 use serde_json::Value;
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -93,6 +94,8 @@ impl Advance {
 #[derive(Debug, Default)]
 pub struct Locks {
     opening: Mutex<Opening>,
+    /// Which closes nobody can have asked lnd for yet, as this process knows for sure.
+    unasked_closes: Mutex<HashSet<OperationId>>,
 }
 
 #[derive(Debug, Default)]
@@ -136,6 +139,20 @@ impl Locks {
             opening.untried = None;
         }
         untried
+    }
+
+    fn unasked_closes(&self) -> std::sync::MutexGuard<'_, HashSet<OperationId>> {
+        self.unasked_closes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that this process is about to ask lnd for a close, and that nobody has before.
+    pub fn note_unasked_close(&self, operation: &OperationId) {
+        self.unasked_closes().insert(operation.clone());
+    }
+
+    /// Whether nobody can have asked lnd for this close before; asking once uses it up.
+    pub fn use_unasked_close(&self, operation: &OperationId) -> bool {
+        self.unasked_closes().remove(operation)
     }
 }
 

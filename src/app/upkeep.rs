@@ -261,11 +261,9 @@ impl Upkeep {
             must.extend(before.value.channel_points.unwrap_or_default());
         }
         let closed = lnd.closed_channels(&read, ClosedChannelsRequest::default()).await?.channels;
-        let pending = lnd.pending_channels(&read).await?;
-        let waiting = pending.waiting_close_channels.into_iter().filter_map(|c| c.channel);
-        let forced = pending.pending_force_closing_channels.into_iter().filter_map(|c| c.channel);
+        let closing = lnd.pending_closes(&read).await?;
         for channel_point in
-            closed.into_iter().map(|c| c.channel_point).chain(waiting.chain(forced).map(|c| c.channel_point))
+            closed.into_iter().map(|c| c.channel_point).chain(closing.into_iter().map(|c| c.channel_point))
         {
             must.remove(&channel_point);
         }

@@ -4,7 +4,7 @@ use super::call::{Call, ok};
 use super::info::User;
 use super::operations;
 use super::params::params;
-use super::values::{ChannelPoint, Pubkey, Wait};
+use super::values::{ChannelPoint, FeeBound, Pubkey, Wait};
 use crate::app::CloseRequest;
 use crate::lnd::macaroon::Grant;
 use crate::model::ids::Uuid;
@@ -22,6 +22,10 @@ params! {
         channel_point: Option<ChannelPoint>,
         /// Close without the peer, which takes longer and costs more. Never done unless asked for.
         force: Option<bool>,
+        /// The most that may go to miners, satoshi, where this node has opened the channel and so pays; unless told otherwise
+        /// three times what the close costs at the current fee rate. A forced close costs what the commitment transaction
+        /// says.
+        max_fee: Option<FeeBound>,
         /// Seconds to wait for it.
         wait: Option<Wait>,
     }
@@ -37,6 +41,7 @@ pub(super) async fn closechannel(call: Call, params: CloseParams) -> Result<Resp
         pubkey: params.pubkey.0,
         channel_point: params.channel_point.map(|point| point.0),
         force: params.force.unwrap_or(false),
+        max_fee: params.max_fee.map(|fee| fee.0),
     };
     let (app, idempotency) = (call.caller.app()?, call.idempotency());
     let operation = call.state.service.close(app, &params.uuid, request, idempotency).await?;

@@ -23,6 +23,7 @@ use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status, Streaming};
 
+pub use self::channels::PendingClose;
 pub use self::wallet::NewWallet;
 use super::error::{LndError, LndErrorKind};
 use super::macaroon::Macaroon;

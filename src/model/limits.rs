@@ -106,6 +106,20 @@ impl Usage {
             self.outgoing_sat = self.outgoing_sat.saturating_sub(back.outgoing_sat);
         }
     }
+
+    /// What was set aside as `held` came to `kept`: the rest is given back, and what was spent beyond it is counted. What was
+    /// set aside in another hour or on another day no longer counts.
+    pub fn settle(&mut self, held: &Reservation, kept: &Reservation) {
+        self.release(held);
+        self.nodes = self.nodes.saturating_add(kept.nodes);
+        if self.hour == held.hour {
+            self.creates = self.creates.saturating_add(kept.creates);
+        }
+        if self.day == held.day {
+            self.funding_sat = self.funding_sat.saturating_add(kept.funding_sat);
+            self.outgoing_sat = self.outgoing_sat.saturating_add(kept.outgoing_sat);
+        }
+    }
 }
 
 fn check(name: &str, limit: Option<u64>, asked: u64, total: u64, unset_is_unlimited: bool) -> Result<(), Refusal> {

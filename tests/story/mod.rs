@@ -1,5 +1,6 @@
 //! What users do, on a real simnet: the story of `make demo`, and the ways a pay can go.
 
+mod close;
 mod delete;
 mod frozen_peer;
 mod pay;

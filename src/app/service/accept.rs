@@ -74,7 +74,7 @@ impl Service {
         let now = self.parts.clock.now();
         let Proposal { owner, node, work, reservation } = proposal;
         if let Some(ask) = &reservation {
-            writes.extend(self.reserve(&owner, ask).await?);
+            writes.extend(self.reserve(&owner, ask, None).await?);
         }
         let operation = Operation {
             id,
@@ -104,8 +104,13 @@ impl Service {
         }
     }
 
-    /// The writes that set `ask` aside, for the app and for the deployment.
-    async fn reserve(&self, owner: &Owner, ask: &Reservation) -> Result<Vec<Write>, Refusal> {
+    /// The writes that set `ask` aside, in the place of what is `held` already, for the app and for the deployment.
+    pub(super) async fn reserve(
+        &self,
+        owner: &Owner,
+        ask: &Reservation,
+        held: Option<&Reservation>,
+    ) -> Result<Vec<Write>, Refusal> {
         let store = &*self.parts.store;
         let app = repo::get::<App>(store, owner.app.as_str()).await.map_err(|e| refuse::store(&e))?;
         let limits = app.map(|app| app.value.limits).unwrap_or_default();
@@ -119,6 +124,9 @@ impl Service {
                 Some(Versioned { value, version }) => (value, Some(version)),
                 None => (Usage::of(subject), None),
             };
+            if let Some(held) = held {
+                usage.release(held);
+            }
             usage.reserve(limits, ask, unset_is_unlimited)?;
             let write = match version {
                 Some(version) => repo::update(&usage, version),

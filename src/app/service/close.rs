@@ -1,16 +1,19 @@
-//! Accepts `closechannel`: finds the channel and freezes its point. A channel closes once.
+//! Accepts `closechannel`: finds the channel, freezes its point and what closing it may cost. A channel closes once.
 
 use super::super::refuse;
 use super::accept::{Accepted, MOST_TRIES, Proposal};
 use super::{CloseRequest, Idempotency, ReadyNode, Service};
 use crate::error::StoreError;
-use crate::lnd::proto::lnrpc::ListChannelsRequest;
+use crate::lnd::proto::lnrpc::{Channel, ListChannelsRequest};
+use crate::model::amount::Sat;
 use crate::model::ids::{AppId, OperationId, Uuid};
+use crate::model::limits::Reservation;
 use crate::model::node::ClosePointer;
 use crate::model::operation::{Operation, Owner, State};
 use crate::model::problem::{Code, Refusal};
 use crate::model::work::Work;
-use crate::model::work::close::{Close, CloseStep};
+use crate::model::work::close::{Close, CloseFee, CloseStep};
+use crate::store::Write;
 use crate::store::repo::{self, Versioned};
 
 impl Service {
@@ -28,7 +31,7 @@ impl Service {
         let node = self.ready_node(app, uuid).await?;
         let channel_point = match &request.channel_point {
             Some(named) => named.clone(),
-            None => self.only_channel(&node, &request.pubkey).await?,
+            None => only_channel(&node, &request.pubkey).await?,
         };
         for attempt in 0..MOST_TRIES {
             if let Some(operation) = self.replayed(idempotency.as_ref()).await? {
@@ -40,8 +43,10 @@ impl Service {
             if let Some(joined) = self.joined_close(pointer.as_ref(), &request).await? {
                 return Ok(joined);
             }
-            self.must_be_open(&node, &request.pubkey, &channel_point).await?;
-            let tried = self.try_close(&node, &request, &channel_point, pointer, idempotency.as_ref()).await?;
+            let channel = open_channel(&node, &request.pubkey, &channel_point).await?;
+            let fee = self.close_fee(&node, &request, &channel).await?;
+            let tried =
+                self.try_close(&node, &request, channel_point.clone(), fee, pointer, idempotency.as_ref()).await?;
             if let Accepted::New(operation) = tried {
                 return Ok(*operation);
             }
@@ -50,61 +55,19 @@ impl Service {
         Err(Refusal::new(Code::Overloaded, "too many at once").retry_after(1))
     }
 
-    async fn channels_with(&self, node: &ReadyNode, pubkey: &str) -> Result<Vec<String>, Refusal> {
-        let all =
-            node.lnd.list_channels(&node.read, ListChannelsRequest::default()).await.map_err(|e| refuse::lnd(&e))?;
-        Ok(all.channels.into_iter().filter(|c| c.remote_pubkey == pubkey).map(|c| c.channel_point).collect())
-    }
-
-    async fn only_channel(&self, node: &ReadyNode, pubkey: &str) -> Result<String, Refusal> {
-        let mut open = self.channels_with(node, pubkey).await?;
-        match (open.pop(), open.is_empty()) {
-            (Some(only), true) => Ok(only),
-            (Some(one), false) => {
-                open.push(one);
-                open.sort();
-                let message = "there are several channels with this peer: say which with channel_point";
-                Err(Refusal::parameter(Code::SeveralChannels, "channel_point", message).with("channel_points", open))
-            }
-            (None, _) => self.closing_channel(node, pubkey).await,
-        }
-    }
-
-    /// The one channel with the peer that is closing already: asking again is answered with its close.
-    async fn closing_channel(&self, node: &ReadyNode, pubkey: &str) -> Result<String, Refusal> {
-        let pending = node.lnd.pending_channels(&node.read).await.map_err(|e| refuse::lnd(&e))?;
-        let waiting = pending.waiting_close_channels.into_iter().filter_map(|c| c.channel);
-        let forced = pending.pending_force_closing_channels.into_iter().filter_map(|c| c.channel);
-        let mut closing: Vec<String> =
-            waiting.chain(forced).filter(|c| c.remote_node_pub == pubkey).map(|c| c.channel_point).collect();
-        match (closing.pop(), closing.is_empty()) {
-            (Some(only), true) => Ok(only),
-            _ => Err(no_channel()),
-        }
-    }
-
-    async fn must_be_open(&self, node: &ReadyNode, pubkey: &str, channel_point: &str) -> Result<(), Refusal> {
-        let open = self.channels_with(node, pubkey).await?;
-        if open.iter().any(|c| c == channel_point) { Ok(()) } else { Err(no_channel()) }
-    }
-
     async fn joined_close(
         &self,
         pointer: Option<&Versioned<ClosePointer>>,
         request: &CloseRequest,
     ) -> Result<Option<Operation>, Refusal> {
         let Some(pointer) = pointer else { return Ok(None) };
-        let operation = self.operation(&pointer.value.operation).await?;
-        let lost = || Refusal::new(Code::Internal, "the operation of this close is gone");
-        let operation = operation.ok_or_else(lost)?.value;
+        let operation = self.operation(&pointer.value.operation).await?.ok_or_else(lost)?.value;
         match (&operation.state, &operation.work) {
             (State::Failed { .. }, _) => Ok(None),
             (State::Running, Work::Close(close)) if request.force && !close.force => {
-                self.force_running(&operation.id).await.map(Some)
+                self.force_running(&operation.id, request).await.map(Some)
             }
-            (_, Work::Close(close)) if close.pubkey == request.pubkey && close.force == request.force => {
-                Ok(Some(operation))
-            }
+            (_, Work::Close(close)) if is_same(close, request) => Ok(Some(operation)),
             _ => {
                 let message = "this channel is being closed, or was closed, with other parameters";
                 Err(Refusal::new(Code::CloseConflict, message).with("operation", operation.id.as_str()))
@@ -112,32 +75,74 @@ impl Service {
         }
     }
 
-    /// A cooperative close that does not come to an end is forced on request: whoever works on it finds the change at the
-    /// next look.
-    async fn force_running(&self, id: &OperationId) -> Result<Operation, Refusal> {
-        let forced = repo::modify::<Operation, StoreError>(&*self.parts.store, id.as_str(), |operation| {
-            match &mut operation.work {
-                Work::Close(close) if operation.state == State::Running && !close.force => close.force = true,
-                _ => return Ok(None),
+    /// A cooperative close that does not come to an end is forced on request, and what that costs more is set aside in the
+    /// same commit. Whoever works on it is told by the feed.
+    async fn force_running(&self, id: &OperationId, request: &CloseRequest) -> Result<Operation, Refusal> {
+        for attempt in 0..MOST_TRIES {
+            let stored = self.operation(id).await?.ok_or_else(lost)?;
+            let mut next = stored.value;
+            let Work::Close(close) = &mut next.work else { return Err(lost()) };
+            if close.force || next.state != State::Running {
+                return Ok(next);
             }
-            Ok(Some(Vec::new()))
-        });
-        let lost = || Refusal::new(Code::Internal, "the operation of this close is gone");
-        forced.await.map_err(|e| refuse::store(&e))?.map(|o| o.value).ok_or_else(lost)
+            close.force = true;
+            close.fee = close.fee.map(|fee| fee.turned_forced(request.max_fee)).transpose()?;
+            let needed = close.fee.map(|fee| fee.reserved()).unwrap_or_default();
+            next.updated_at = self.parts.clock.now();
+            let mut writes = self.set_aside_more(&mut next, needed).await?;
+            writes.push(repo::update(&next, stored.version).map_err(|e| refuse::store(&e))?);
+            match self.parts.store.commit(writes).await {
+                Ok(_) => return Ok(next),
+                Err(StoreError::Conflict { .. }) => self.step_aside(attempt).await,
+                Err(error) => return Err(refuse::store(&error)),
+            }
+        }
+        Err(Refusal::new(Code::Overloaded, "too many at once").retry_after(1))
+    }
+
+    /// The writes that raise what is set aside for a running operation to `needed`, where it is less.
+    async fn set_aside_more(&self, operation: &mut Operation, needed: Sat) -> Result<Vec<Write>, Refusal> {
+        let held = operation.reservation.unwrap_or_default();
+        let Some(owner) = operation.owner.as_ref().filter(|_| held.outgoing_sat < needed) else {
+            return Ok(Vec::new());
+        };
+        let ask = Reservation { outgoing_sat: needed, ..Reservation::at(self.parts.clock.now()) };
+        let writes = self.reserve(owner, &ask, Some(&held)).await?;
+        operation.reservation = Some(ask);
+        Ok(writes)
+    }
+
+    /// What the close may cost this node: who has opened a channel pays for its end.
+    async fn close_fee(
+        &self,
+        node: &ReadyNode,
+        request: &CloseRequest,
+        channel: &Channel,
+    ) -> Result<Option<CloseFee>, Refusal> {
+        if !channel.initiator {
+            return Ok(None);
+        }
+        let sat = |amount: i64| Sat(u64::try_from(amount).unwrap_or(0));
+        let (capacity, commit_fee) = (sat(channel.capacity), sat(channel.commit_fee));
+        if request.force {
+            return CloseFee::forced(capacity, commit_fee, request.max_fee).map(Some);
+        }
+        let sat_per_vbyte = self.parts.fee_rate(&node.lnd, &node.read).await.map_err(|e| refuse::any(&e))?;
+        CloseFee::cooperative(capacity, commit_fee, request.max_fee, sat_per_vbyte).map(Some)
     }
 
     async fn try_close(
         &self,
         node: &ReadyNode,
         request: &CloseRequest,
-        channel_point: &str,
+        channel_point: String,
+        fee: Option<CloseFee>,
         pointer: Option<Versioned<ClosePointer>>,
         idempotency: Option<&Idempotency>,
     ) -> Result<Accepted, Refusal> {
         let node = &node.node.value;
         let id = self.new_id();
-        let next =
-            ClosePointer { node: node.id.clone(), channel_point: channel_point.to_owned(), operation: id.clone() };
+        let next = ClosePointer { node: node.id.clone(), channel_point: channel_point.clone(), operation: id.clone() };
         let write = match pointer {
             Some(pointer) => repo::update(&next, pointer.version),
             None => repo::create(&next),
@@ -147,16 +152,67 @@ impl Service {
             node: node.id.clone(),
             work: Work::Close(Close {
                 pubkey: request.pubkey.clone(),
-                channel_point: channel_point.to_owned(),
+                channel_point,
                 force: request.force,
-                step: CloseStep::Close,
+                fee,
+                asked: false,
+                step: CloseStep::Connect,
             }),
-            reservation: None,
+            reservation: fee
+                .map(|fee| Reservation { outgoing_sat: fee.reserved(), ..Reservation::at(self.parts.clock.now()) }),
         };
         self.accept(id, proposal, idempotency, vec![write.map_err(|e| refuse::store(&e))?]).await
     }
 }
 
+/// Whether a running or finished close is what is asked for. A bound that is not named fits any.
+fn is_same(close: &Close, request: &CloseRequest) -> bool {
+    let same_bound = match (close.fee, request.max_fee) {
+        (Some(fee), Some(asked)) if !close.force => fee.max_fee_sat == asked,
+        _ => true,
+    };
+    close.pubkey == request.pubkey && close.force == request.force && same_bound
+}
+
+async fn channels_with(node: &ReadyNode, pubkey: &str) -> Result<Vec<Channel>, Refusal> {
+    let all = node.lnd.list_channels(&node.read, ListChannelsRequest::default()).await.map_err(|e| refuse::lnd(&e))?;
+    Ok(all.channels.into_iter().filter(|c| c.remote_pubkey == pubkey).collect())
+}
+
+async fn only_channel(node: &ReadyNode, pubkey: &str) -> Result<String, Refusal> {
+    let mut open: Vec<String> = channels_with(node, pubkey).await?.into_iter().map(|c| c.channel_point).collect();
+    match (open.pop(), open.is_empty()) {
+        (Some(only), true) => Ok(only),
+        (Some(one), false) => {
+            open.push(one);
+            open.sort();
+            let message = "there are several channels with this peer: say which with channel_point";
+            Err(Refusal::parameter(Code::SeveralChannels, "channel_point", message).with("channel_points", open))
+        }
+        (None, _) => closing_channel(node, pubkey).await,
+    }
+}
+
+/// The one channel with the peer that is closing already: asking again is answered with its close.
+async fn closing_channel(node: &ReadyNode, pubkey: &str) -> Result<String, Refusal> {
+    let pending = node.lnd.pending_closes(&node.read).await.map_err(|e| refuse::lnd(&e))?;
+    let mut closing: Vec<String> =
+        pending.into_iter().filter(|c| c.remote_pubkey == pubkey).map(|c| c.channel_point).collect();
+    match (closing.pop(), closing.is_empty()) {
+        (Some(only), true) => Ok(only),
+        _ => Err(no_channel()),
+    }
+}
+
+async fn open_channel(node: &ReadyNode, pubkey: &str, channel_point: &str) -> Result<Channel, Refusal> {
+    let open = channels_with(node, pubkey).await?;
+    open.into_iter().find(|c| c.channel_point == channel_point).ok_or_else(no_channel)
+}
+
 fn no_channel() -> Refusal {
     Refusal::new(Code::ChannelNotFound, "there is no open channel with this peer, or none of this name")
+}
+
+fn lost() -> Refusal {
+    Refusal::new(Code::Internal, "the operation of this close is gone")
 }

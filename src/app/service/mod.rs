@@ -8,6 +8,7 @@ mod pay;
 mod withdraw;
 
 use super::directory::{Directory, unknown_user};
+use super::feed::next_change_of;
 use super::{Parts, refuse};
 use crate::error::StoreError;
 use crate::lnd::client::LndClient;
@@ -19,12 +20,11 @@ use crate::model::operation::Operation;
 use crate::model::problem::{Code, Refusal};
 use crate::model::work::onchain::WithdrawAmount;
 use crate::model::work::pay::OpenPolicy;
-use crate::store::repo::{self, Entity, Versioned};
-use crate::store::{Change, IndexEntry};
+use crate::store::IndexEntry;
+use crate::store::repo::{self, Versioned};
 use futures::Stream;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::broadcast;
 
 /// A page of operations and the cursor of the next.
 pub type OperationPage = (Vec<Versioned<Operation>>, Option<String>);
@@ -68,6 +68,8 @@ pub struct CloseRequest {
     pub channel_point: Option<String>,
     /// Whether to close without the peer.
     pub force: bool,
+    /// Bound on the fee, where this node pays it; three times what it costs at the current fee rate by default.
+    pub max_fee: Option<Sat>,
 }
 
 /// What `withdraw` was asked.
@@ -195,22 +197,6 @@ struct ReadyNode {
     node: Versioned<Node>,
     lnd: LndClient,
     read: Macaroon,
-}
-
-async fn next_change_of(changes: &mut broadcast::Receiver<Arc<Change>>, id: &OperationId) -> Option<()> {
-    loop {
-        match changes.recv().await {
-            Ok(change) => match &*change {
-                Change::Resync => return Some(()),
-                Change::Put(d) if d.key.collection == Operation::COLLECTION && d.key.id == id.as_str() => {
-                    return Some(());
-                }
-                Change::Put(_) | Change::Deleted(_) => {}
-            },
-            Err(broadcast::error::RecvError::Lagged(_)) => return Some(()),
-            Err(broadcast::error::RecvError::Closed) => return None,
-        }
-    }
 }
 
 /// A refusal or trouble with the Store, on the way out of a closure that may meet both.

@@ -9,9 +9,10 @@ mod funding;
 mod onchain;
 mod opening;
 mod pay;
+mod peers;
 mod withdraw;
 
-pub(super) use opening::fleet_address;
+pub(super) use peers::fleet_address;
 
 use super::step::{Advance, Ctx};
 use crate::error::Result;

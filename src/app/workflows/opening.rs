@@ -2,11 +2,10 @@
 //! channel carries the operation's id as its memo, and before lnd is asked a second time the absence of a channel is
 //! proven (design: money.md, "Fencing"; lnd goes on opening after its client is gone).
 
-use super::super::Parts;
 use super::super::refuse;
 use super::super::step::{Advance, Ctx};
 use super::pay::{at, failed};
-use super::{Reached, SOON, reach};
+use super::{Reached, SOON, peers, reach};
 use crate::error::{Error, Result};
 use crate::lnd::LndErrorKind;
 use crate::lnd::client::LndClient;
@@ -16,7 +15,6 @@ use crate::lnd::proto::lnrpc::{
 };
 use crate::model::OperationId;
 use crate::model::amount::Sat;
-use crate::model::node::Node;
 use crate::model::operation::Operation;
 use crate::model::problem::{Code, Refusal};
 use crate::model::work::Work;
@@ -24,7 +22,6 @@ use crate::model::work::pay::{Opened, Opening, Pay, PayStep};
 use crate::model::work::plan::{self, Coin, OpeningPlan, Wallet};
 use crate::store::IndexEntry;
 use crate::store::repo;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 /// How long a step waits for a channel before it shows itself again.
@@ -100,27 +97,7 @@ async fn peer_address(ctx: &Ctx, lnd: &LndClient, read: &Macaroon, work: &Pay) -
     if let Some(given) = &work.terms.peer_address {
         return Ok(Some(given.clone()));
     }
-    let peer = &work.terms.peer;
-    if let Some(ours) = fleet_address(&ctx.parts, peer).await? {
-        return Ok(Some(ours));
-    }
-    let peers = lnd.list_peers(read, ListPeersRequest::default()).await?.peers;
-    if let Some(connected) = peers.into_iter().find(|p| p.pub_key == *peer && !p.inbound) {
-        return Ok(Some(connected.address));
-    }
-    let known = lnd.node_info(read, peer).await?.and_then(|info| info.node);
-    let addresses = known.map(|node| node.addresses).unwrap_or_default();
-    let literal = addresses.into_iter().filter_map(|a| a.addr.parse::<SocketAddr>().ok());
-    let mut allowed = literal.filter(|a| crate::model::address::allowed_peer(a.ip(), ctx.parts.settings.network));
-    Ok(allowed.next().map(|a| a.to_string()))
-}
-
-/// The p2p address of a node of the fleet.
-pub(in crate::app) async fn fleet_address(parts: &Parts, pubkey: &str) -> Result<Option<String>> {
-    let index = IndexEntry { name: "pubkey", value: pubkey.to_owned() };
-    let (found, _) = repo::list::<Node>(&*parts.store, Some(index), None, 1, false).await?;
-    let endpoint = found.into_iter().next().and_then(|node| node.value.endpoint);
-    Ok(endpoint.map(|e| SocketAddr::new(e.address, e.p2p_port).to_string()))
+    peers::known_address(&ctx.parts, lnd, read, &work.terms.peer).await
 }
 
 async fn wallet(lnd: &LndClient, read: &Macaroon) -> Result<Wallet> {
@@ -300,7 +277,10 @@ pub(super) async fn await_channel(
             let message = "the payment request expired before its channel was open";
             return Ok(failed(work, Refusal::new(Code::PayreqExpired, message)));
         }
-        Some(_) => reconnect(ctx, &reached, work).await,
+        Some(_) => {
+            let address = work.terms.peer_address.as_deref();
+            peers::call(ctx, &reached, &work.terms.peer, address, PATIENCE).await;
+        }
         None if is_closed(&reached, channel_point).await? => {
             return Ok(failed(
                 work,
@@ -316,13 +296,4 @@ pub(super) async fn await_channel(
 async fn is_closed(reached: &Reached, channel_point: &str) -> Result<bool> {
     let closed = reached.lnd.closed_channels(&reached.read, ClosedChannelsRequest::default()).await?;
     Ok(closed.channels.iter().any(|c| c.channel_point == channel_point))
-}
-
-async fn reconnect(ctx: &Ctx, reached: &Reached, work: &Pay) {
-    let peer = &work.terms.peer;
-    let Ok(macaroon) = ctx.spending_macaroon(&reached.node.value, Grant::Peers) else { return };
-    let Ok(Some(address)) = peer_address(ctx, &reached.lnd, &reached.read, work).await else { return };
-    if let Err(error) = reached.lnd.connect_peer(&macaroon, peer, &address, false).await {
-        tracing::debug!(%error, "the peer of a new channel cannot be reached yet");
-    }
 }

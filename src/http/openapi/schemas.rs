@@ -25,7 +25,10 @@ pub(super) fn own(codes: &[Code]) -> Map<String, Value> {
         ("Node_created", result("What the node is once it can be used.")),
         ("Node_deleted", result("The tombstone that is left.")),
         ("Payment", result("The payment, and the channel that was opened for it, if any.")),
-        ("Close", result("The close, with its transaction.")),
+        (
+            "Close",
+            result("The close, with its transaction and what that cost this node (`fee_sat`; null where unknown)."),
+        ),
         ("Withdrawal", result("The transaction, and what it cost.")),
     ];
     schemas.into_iter().map(|(name, schema)| (name.to_owned(), schema)).collect()

@@ -6,6 +6,7 @@ use bitcoin::{OutPoint, Txid};
 use super::{LndClient, READ, SLOW, Updates, request};
 use crate::lnd::LndError;
 use crate::lnd::macaroon::Macaroon;
+use crate::lnd::proto::lnrpc::pending_channels_response::PendingChannel;
 use crate::lnd::proto::lnrpc::{self, close_status_update, open_status_update};
 
 impl LndClient {
@@ -26,6 +27,18 @@ impl LndClient {
     pub async fn pending_channels(&self, macaroon: &Macaroon) -> Result<lnrpc::PendingChannelsResponse, LndError> {
         let request = request(macaroon, lnrpc::PendingChannelsRequest::default())?;
         self.unary(READ, self.lightning().pending_channels(request)).await
+    }
+
+    /// The channels that are being closed, however: negotiated, waiting for a closing transaction to be confirmed, or for
+    /// the delay of a forced one.
+    pub async fn pending_closes(&self, macaroon: &Macaroon) -> Result<Vec<PendingClose>, LndError> {
+        let request = request(macaroon, lnrpc::PendingChannelsRequest { include_raw_tx: true })?;
+        let pending = self.unary(READ, self.lightning().pending_channels(request)).await?;
+        let waiting = pending.waiting_close_channels.into_iter();
+        let waiting = waiting.map(|c| PendingClose::new(c.channel, c.closing_txid, c.closing_tx_hex));
+        let forced = pending.pending_force_closing_channels.into_iter();
+        let forced = forced.map(|c| PendingClose::new(c.channel, c.closing_txid, String::new()));
+        Ok(waiting.chain(forced).flatten().collect())
     }
 
     pub async fn closed_channels(
@@ -99,6 +112,26 @@ impl LndClient {
             Err(LndError::unexpected("the close ended without a word"))
         })
         .await
+    }
+}
+
+/// A channel that is being closed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PendingClose {
+    /// `txid:index`.
+    pub channel_point: String,
+    /// The peer (hex).
+    pub remote_pubkey: String,
+    /// The closing transaction; empty while there is none, or none that lnd knows of.
+    pub closing_txid: String,
+    /// That transaction (hex), until it is confirmed; else empty.
+    pub closing_tx: String,
+}
+
+impl PendingClose {
+    fn new(channel: Option<PendingChannel>, closing_txid: String, closing_tx: String) -> Option<Self> {
+        let PendingChannel { channel_point, remote_node_pub: remote_pubkey, .. } = channel?;
+        Some(Self { channel_point, remote_pubkey, closing_txid, closing_tx })
     }
 }
 
