@@ -1,7 +1,8 @@
 //! The ways a pay can go: too little money, a payee who is away, money that is not confirmed yet, an invoice that expires
 //! too soon, limits.
 
-use crate::harness::{self, Api, Deployment, Setup};
+use super::close::used_sat;
+use crate::harness::{self, Api, Deployment, Setup, eventually};
 use scale_lnd::dev::reaper::Signal;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -70,6 +71,37 @@ fn pay_to_a_payee_who_is_away_says_so() {
         d.world.reaper.signal(pid, Signal::CONT).await.unwrap();
         let code = answer.problem(409);
         assert!(["peer_unreachable", "channel_open_failed"].contains(&code), "{:#}", answer.body);
+        d.stop().await;
+    });
+}
+
+#[test]
+fn pay_to_a_payee_whose_lnd_has_ended_opens_nothing() {
+    harness::run(DEADLINE, async {
+        let mut d = Deployment::start(Setup::default()).await;
+        let api = d.api();
+        d.create_users(&["alice", "bob"]).await;
+        api.confirmed("alice", 1_000_000).await;
+        let payreq = api.invoice("bob", 40_000).await;
+        let bob = api.get("getinfo", &[("uuid", "bob")]).await.ok();
+        let pid = d.lnd_pid_of(bob["identity_pubkey"].as_str().unwrap()).await;
+        let used = used_sat(&d).await;
+        // Nobody starts it again.
+        d.kill_agent().await;
+        d.world.reaper.signal(pid, Signal::KILL).await.unwrap();
+        eventually("bob's lnd has ended", Duration::from_secs(10), || async {
+            (!d.lnd_pids().await.contains(&pid)).then_some(())
+        })
+        .await;
+        let answer = pay(&api, json!({ "uuid": "alice", "payreq": payreq, "wait": 50 })).await;
+        assert_eq!(answer.problem(409), "peer_unreachable", "{:#}", answer.body);
+        let channels = api.get("channelbalance", &[("uuid", "alice")]).await.ok();
+        assert_eq!(channels["pending_open_local_balance"]["sat"], "0", "{channels:#}");
+        let channels = api.get("listchannels", &[("uuid", "alice")]).await.ok();
+        assert_eq!(channels["channels"], json!([]));
+        let wallet = api.get("walletbalance", &[("uuid", "alice")]).await.ok();
+        assert_eq!((&wallet["confirmed_balance"], &wallet["locked_balance"]), (&json!("1000000"), &json!("0")));
+        assert_eq!(used_sat(&d).await, used, "what was set aside is given back");
         d.stop().await;
     });
 }
