@@ -36,6 +36,22 @@ impl Setting for IpAddr {
     }
 }
 
+/// A program: one without a folder is looked for in PATH, not beside the file.
+struct Program(PathBuf);
+
+impl Setting for Program {
+    fn parse(raw: Raw) -> Result<Self, String> {
+        let bare = match &raw {
+            Raw::String { text, .. } | Raw::Text(text) if Path::new(text).components().count() == 1 => {
+                Some(text.clone())
+            }
+            _ => None,
+        };
+        let beside = PathBuf::parse(raw)?;
+        Ok(Self(bare.filter(|bare| !bare.contains('/')).map_or(beside, PathBuf::from)))
+    }
+}
+
 impl Part for AgentConfig {
     const NAME: &'static str = "agent";
 
@@ -45,7 +61,7 @@ impl Part for AgentConfig {
         let address = s.or("address", listen.ip());
         let masters = s.required("masters");
         let ca_fingerprint = s.required("ca_fingerprint");
-        let lnd = s.or("lnd", PathBuf::from("lnd"));
+        let Program(lnd) = s.or("lnd", Program(PathBuf::from("lnd")));
         let port_base = s.or("port_base", 10_100);
         let lnd_rest = s.optional("lnd_rest");
         let join_token = join_token(s);

@@ -135,6 +135,14 @@ impl Setting for ChainBackend {
     }
 }
 
+impl ChainSection {
+    /// The rate that is used on `network`, where lnd does not estimate it.
+    #[must_use]
+    pub fn sat_per_vbyte_on(&self, network: Network) -> Option<u64> {
+        self.fixed_sat_per_vbyte.or(network.is_playground().then_some(2))
+    }
+}
+
 impl Part for ChainSection {
     const NAME: &'static str = "chain";
 
@@ -239,6 +247,15 @@ pub struct PaymentsSection {
     /// How much time a payment request must still have for a channel to be opened for it: the opening has to confirm.
     /// None: 30 minutes, on simnet and regtest 10 seconds.
     pub open_margin: Option<Duration>,
+}
+
+impl PaymentsSection {
+    /// The margin that is wanted on `network`.
+    #[must_use]
+    pub fn open_margin_on(&self, network: Network) -> Duration {
+        let usual = if network.is_playground() { Duration::from_secs(10) } else { Duration::from_secs(30 * 60) };
+        self.open_margin.unwrap_or(usual)
+    }
 }
 
 impl Part for PaymentsSection {

@@ -1,6 +1,7 @@
 use super::*;
 use secrecy::ExposeSecret;
 use std::path::PathBuf;
+use std::time::Duration;
 
 const WHOLE: &str = r#"
 [deployment]
@@ -229,4 +230,55 @@ fn the_examples_are_whole_and_right() {
     for key in keys.iter().filter(|key| *key != "join_token") {
         assert!(agent.contains(&format!("{key} = ")), "{key} is not in lndserver.example.toml");
     }
+}
+
+/// Settings whose comment shows an example: there is no default that could be shown.
+const EXAMPLES: &[&str] = &[
+    "address",
+    "fixed_sat_per_vbyte",
+    "open_margin_seconds",
+    "advertise",
+    "cert_file",
+    "creates_per_hour",
+    "default_chan_confs",
+    "extra_args",
+    "funding_sat_per_day",
+    "join_token_file",
+    "key_files",
+    "lnd_rest",
+    "macaroon_file",
+    "nodes",
+    "outgoing_sat_per_day",
+    "tls_cert",
+    "tls_key",
+    "wumbo",
+];
+
+/// The example with only those comments taken at their word that show a default.
+fn with_defaults(example: &str) -> String {
+    let is_example = |line: &str| {
+        let name = line.strip_prefix("# ").and_then(|line| line.split_once(" = "));
+        name.is_some_and(|(name, _)| EXAMPLES.contains(&name)) || line == "# [treasury]"
+    };
+    uncommented(&example.lines().filter(|line| !is_example(line)).collect::<Vec<_>>().join("\n"))
+}
+
+#[test]
+fn the_defaults_that_the_examples_show_are_the_programs() {
+    let master = include_str!("../../docs/master.example.toml");
+    let (as_it_stands, told) = (load(master, &[], &[]).unwrap(), load(&with_defaults(master), &[], &[]).unwrap());
+    assert!(with_defaults(master).contains("\nlisten = "), "comments are taken at their word");
+    assert_eq!(format!("{as_it_stands:#?}"), format!("{told:#?}"));
+    let agent = include_str!("../../docs/lndserver.example.toml");
+    let shown = |text: &str| format!("{:#?}", agent::load(Some(&file(text).path), [], &[]).unwrap());
+    assert_eq!(shown(agent), shown(&with_defaults(agent)));
+
+    // These two depend on the network.
+    let told = load(&uncommented(master).replace("key_files", "#"), &[], &[]).unwrap();
+    assert!(as_it_stands.payments.open_margin.is_none() && as_it_stands.chain.fixed_sat_per_vbyte.is_none());
+    assert_eq!(told.payments.open_margin, Some(as_it_stands.payments.open_margin_on(Network::Mainnet)));
+    assert!(master.contains("regtest: 10)"));
+    assert_eq!(as_it_stands.payments.open_margin_on(Network::Regtest), Duration::from_secs(10));
+    assert_eq!(told.chain.fixed_sat_per_vbyte, as_it_stands.chain.sat_per_vbyte_on(Network::Simnet));
+    assert_eq!(as_it_stands.chain.sat_per_vbyte_on(Network::Mainnet), None);
 }

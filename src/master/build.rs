@@ -23,7 +23,6 @@ use crate::store::sqlite::{SqliteOptions, SqliteStore};
 use secrecy::ExposeSecret;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 use zeroize::Zeroizing;
 
 /// What a master has, before it listens.
@@ -67,14 +66,12 @@ pub(super) async fn build(config: &Config) -> Result<Built, MasterError> {
 
 fn settings(config: &Config) -> Result<Settings, MasterError> {
     let network = config.deployment.network;
-    let playground = network.is_playground();
-    let margin = if playground { Duration::from_secs(10) } else { Duration::from_secs(30 * 60) };
     Ok(Settings {
         network,
         initial_funding_sat: Sat(config.funding.initial_funding_sat),
         ceilings: config.limits,
-        fixed_sat_per_vbyte: config.chain.fixed_sat_per_vbyte.or(playground.then_some(2)),
-        open_margin: config.payments.open_margin.unwrap_or(margin),
+        fixed_sat_per_vbyte: config.chain.sat_per_vbyte_on(network),
+        open_margin: config.payments.open_margin_on(network),
         spec: spec(network, &config.chain, &config.lnd)?,
     })
 }
