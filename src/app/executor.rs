@@ -117,11 +117,11 @@ impl Executor {
 
     async fn list_unfinished(&self, waiting: &mut HashSet<String>) -> Result<()> {
         let store = &*self.parts.store;
-        for heartbeat in repo::list_all::<Heartbeat>(store, None).await? {
+        for heartbeat in repo::list_all_readable::<Heartbeat>(store, None, skipped).await? {
             self.parts.observer.saw(&heartbeat.value, tokio::time::Instant::now());
         }
         let running = IndexEntry { name: "state", value: State::Running.name().to_owned() };
-        for operation in repo::list_all::<Operation>(store, Some(running)).await? {
+        for operation in repo::list_all_readable::<Operation>(store, Some(running), skipped).await? {
             self.wake(operation.value.subject(), waiting);
         }
         Ok(())
@@ -171,7 +171,8 @@ impl Executor {
     }
 
     async fn has_work(&self, subject: &str) -> Result<bool, StoreError> {
-        let (found, _) = repo::list::<Operation>(&*self.parts.store, Some(unfinished(subject)), None, 1, false).await?;
+        let unfinished = Some(unfinished(subject));
+        let found = repo::list_all_readable::<Operation>(&*self.parts.store, unfinished, skipped).await?;
         Ok(!found.is_empty())
     }
 }
@@ -211,8 +212,8 @@ impl Worker {
         let mut tasks: JoinSet<(OperationId, Result<()>)> = JoinSet::new();
         loop {
             if !stop.is_cancelled() {
-                for operation in repo::list_all::<Operation>(&*ctx.parts.store, Some(unfinished(&self.subject))).await?
-                {
+                let unfinished = Some(unfinished(&self.subject));
+                for operation in repo::list_all_readable::<Operation>(&*ctx.parts.store, unfinished, skipped).await? {
                     let id = operation.value.id.clone();
                     if running.insert(id.clone()) {
                         let (ctx, stop) = (ctx.clone(), stop.clone());
@@ -239,6 +240,11 @@ impl Worker {
             }
         }
     }
+}
+
+/// One that cannot be read waits for a program that can; the others go on.
+fn skipped(error: StoreError) {
+    tracing::error!(%error, "is left alone");
 }
 
 /// Does step after step of one operation until it is finished, the claim is lost, or the master stops.

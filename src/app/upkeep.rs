@@ -1,6 +1,6 @@
 //! What keeps nodes usable without anybody's call: a locked wallet is unlocked, always; channels of the fleet that are
 //! inactive after a restart are reconnected at the peers' current addresses; a backup becomes the one to restore only
-//! after the node itself has said what it covers.
+//! after the node itself has said what it covers; a first funding is confirmed when the node has seen it so.
 
 use super::Parts;
 use super::claim::{self, ClaimGuard};
@@ -12,9 +12,9 @@ use crate::lnd::client::LndClient;
 use crate::lnd::macaroon::{Caveat, Grant};
 use crate::lnd::proto::lnrpc::{ClosedChannelsRequest, ListChannelsRequest};
 use crate::model::NodeId;
-use crate::model::node::{Backup, BackupHead, Node, Phase, Runtime, WalletState};
+use crate::model::node::{Backup, BackupHead, Funding, Node, Phase, Runtime, WalletState};
 use crate::store::Change;
-use crate::store::repo::{self, Entity};
+use crate::store::repo::{self, Entity, Versioned};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use rand::RngExt;
@@ -36,6 +36,7 @@ enum Chore {
     Unlock,
     Reconnect { starts: u64 },
     VerifyBackup { number: u64 },
+    ConfirmFunding,
 }
 
 /// The upkeep of one master.
@@ -89,10 +90,15 @@ impl Upkeep {
     }
 
     async fn list(&self) -> Result<Vec<(NodeId, Chore)>> {
-        let runtimes = repo::list_all::<Runtime>(&*self.parts.store, None).await?;
-        let heads = repo::list_all::<BackupHead>(&*self.parts.store, None).await?;
+        let store = &*self.parts.store;
+        // One that cannot be read must not keep the others locked.
+        let skipped = |error| tracing::error!(%error, "upkeep leaves it alone");
+        let runtimes = repo::list_all_readable::<Runtime>(store, None, skipped).await?;
+        let heads = repo::list_all_readable::<BackupHead>(store, None, skipped).await?;
+        let nodes = repo::list_all_readable::<Node>(store, None, skipped).await?;
         let of_runtimes = runtimes.into_iter().filter_map(|r| of_runtime(&r.value));
-        Ok(of_runtimes.chain(heads.into_iter().filter_map(|h| of_head(&h.value))).collect())
+        let of_heads = heads.into_iter().filter_map(|h| of_head(&h.value));
+        Ok(of_runtimes.chain(of_heads).chain(nodes.into_iter().filter_map(|n| of_node(&n.value))).collect())
     }
 
     fn start(self: &Arc<Self>, chores: Vec<(NodeId, Chore)>, tasks: &mut JoinSet<()>, stop: &CancellationToken) {
@@ -142,8 +148,11 @@ impl Upkeep {
         if !matches!(node.value.phase, Phase::Ready | Phase::Deleting) || node.value.endpoint.is_none() {
             return Ok(true);
         }
-        if let Chore::VerifyBackup { number } = chore {
-            return self.verify_backup(&node.value, number).await;
+        // Whoever does these two does the same, and what they commit is conditional: they need no claim.
+        match chore {
+            Chore::VerifyBackup { number } => return self.verify_backup(&node.value, number).await,
+            Chore::ConfirmFunding => return self.confirm_funding(node).await,
+            Chore::Unlock | Chore::Reconnect { .. } => {}
         }
         let subject = format!("upkeep-{id}");
         let Parts { store, lease, observer, .. } = &*self.parts;
@@ -154,7 +163,7 @@ impl Upkeep {
         let outcome = match chore {
             Chore::Unlock => self.unlock(&node.value, &guard).await,
             Chore::Reconnect { .. } => self.reconnect(&node.value, &guard).await,
-            Chore::VerifyBackup { .. } => Ok(true),
+            Chore::VerifyBackup { .. } | Chore::ConfirmFunding => Ok(true),
         };
         guard.release(&**store).await?;
         outcome
@@ -250,6 +259,20 @@ impl Upkeep {
         Ok(true)
     }
 
+    /// Writes down that the first funding has a confirmation, once the node's own lnd has seen a block with it.
+    async fn confirm_funding(&self, mut node: Versioned<Node>) -> Result<bool> {
+        let Funding::Published { amount_sat, txid } = &node.value.funding else { return Ok(true) };
+        let parsed = txid.parse().map_err(|_| Error::Invariant("a funding's txid is none".into()))?;
+        let read = self.parts.keys.bake(&node.value, Grant::Read, &[])?;
+        let seen = self.parts.lnds.client(&node.value)?.transaction(&read, parsed).await?;
+        if seen.is_none_or(|transaction| transaction.num_confirmations < 1) {
+            return Ok(false);
+        }
+        node.value.funding = Funding::Confirmed { amount_sat: *amount_sat, txid: txid.clone() };
+        self.parts.store.commit(vec![repo::update(&node.value, node.version)?]).await?;
+        Ok(true)
+    }
+
     /// The channels that a backup has to cover: those that are open, and those that the good one covers, less the closed.
     async fn must_cover(&self, node: &Node, lnd: &LndClient, good: Option<u64>) -> Result<HashSet<String>> {
         let read = self.parts.keys.bake(node, Grant::Read, &[])?;
@@ -275,6 +298,7 @@ fn chore_of(document: crate::store::Document) -> Option<(NodeId, Chore)> {
     match document.key.collection {
         Runtime::COLLECTION => of_runtime(&repo::decode::<Runtime>(document).ok()?.value),
         BackupHead::COLLECTION => of_head(&repo::decode::<BackupHead>(document).ok()?.value),
+        Node::COLLECTION => of_node(&repo::decode::<Node>(document).ok()?.value),
         _ => None,
     }
 }
@@ -285,6 +309,11 @@ fn of_runtime(runtime: &Runtime) -> Option<(NodeId, Chore)> {
         WalletState::ServerActive => Some((runtime.node.clone(), Chore::Reconnect { starts: runtime.starts })),
         _ => None,
     }
+}
+
+fn of_node(node: &Node) -> Option<(NodeId, Chore)> {
+    let waits = node.phase == Phase::Ready && matches!(node.funding, Funding::Published { .. });
+    waits.then(|| (node.id.clone(), Chore::ConfirmFunding))
 }
 
 fn of_head(head: &BackupHead) -> Option<(NodeId, Chore)> {

@@ -41,10 +41,15 @@ pub async fn get<T: Entity>(store: &dyn Store, id: &str) -> Result<Option<Versio
 }
 
 /// Decodes a document that was read.
+///
+/// # Errors
+/// [`StoreError::Corrupt`] where it is none of `T`, or one of a newer program: what that means by it is not known here.
 pub fn decode<T: Entity>(document: Document) -> Result<Versioned<T>> {
     let Document { key, version, mut body } = document;
-    if let Some(object) = body.as_object_mut() {
-        object.remove("schema");
+    let schema = body.as_object_mut().and_then(|object| object.remove("schema"));
+    if let Some(newer) = schema.and_then(|schema| schema.as_u64()).filter(|schema| *schema > T::SCHEMA.into()) {
+        let reason = format!("its schema is {newer}, and this program knows none after {}", T::SCHEMA);
+        return Err(StoreError::Corrupt { collection: T::COLLECTION, id: key.id, reason });
     }
     match serde_json::from_value(body) {
         Ok(value) => Ok(Versioned { value, version }),
@@ -83,6 +88,27 @@ pub fn delete<T: Entity>(id: &str, version: Version) -> Write {
 /// A condition: the commit fails unless the `T` with this id is still at `version`.
 pub fn check<T: Entity>(id: &str, version: Version) -> Write {
     Write::Check { key: key::<T>(id), expect: Expect::Version(version) }
+}
+
+/// Reads all the `T`s with this index entry (or all there are) that can be read, and tells `unreadable` of the others: for
+/// those whose work for all the rest must not end because of one.
+pub async fn list_all_readable<T: Entity>(
+    store: &dyn Store,
+    index: Option<IndexEntry>,
+    mut unreadable: impl FnMut(StoreError) + Send,
+) -> Result<Vec<Versioned<T>>> {
+    let mut all = Vec::new();
+    let mut query = Query { collection: T::COLLECTION, index, after: None, limit: 500, descending: false };
+    loop {
+        let page = store.list(&query).await?;
+        for document in page.documents {
+            decode(document).map_or_else(&mut unreadable, |read| all.push(read));
+        }
+        if page.next.is_none() {
+            return Ok(all);
+        }
+        query.after = page.next;
+    }
 }
 
 /// Reads one page of the `T`s with this index entry (or all).

@@ -180,3 +180,22 @@ async fn no_concurrent_modification_is_lost() {
     }
     assert_eq!(store.read("a").await, Some(thing("a", 50)));
 }
+
+#[tokio::test]
+async fn what_a_newer_program_wrote_is_refused_and_the_others_are_read() {
+    let store = Interfered::new(&[]).await;
+    for (id, schema) in [("newer", json!(8)), ("same", json!(7)), ("older", json!(6)), ("first", json!(null))] {
+        let body = json!({ "schema": schema, "id": id, "n": 1 });
+        let key = key::<Thing>(id);
+        store.commit(vec![Write::Put { key, expect: Expect::Absent, body, index: Vec::new() }]).await.unwrap();
+    }
+    let refused = get::<Thing>(&store.store, "newer").await.expect_err("newer");
+    let said = "document things/newer cannot be read: its schema is 8, and this program knows none after 7";
+    assert_eq!(refused.to_string(), said);
+    assert!(list_all::<Thing>(&store.store, None).await.is_err());
+    let mut unreadable = Vec::new();
+    let tell = |error: StoreError| unreadable.push(error.to_string());
+    let read = list_all_readable::<Thing>(&store.store, None, tell).await.unwrap();
+    assert_eq!(read.into_iter().map(|read| read.value.id).collect::<Vec<_>>(), ["first", "older", "same"]);
+    assert_eq!(unreadable, [said]);
+}

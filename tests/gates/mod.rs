@@ -117,6 +117,19 @@ async fn funding_is_told_confirmed(api: &Api, uuids: &[&str]) {
         })
         .await;
     }
+    // The list asks no lnd: it says so when it was written down.
+    harness::eventually("the list says so, too", Duration::from_secs(30), || async {
+        let listed = api.get("nodes", &[]).await.ok();
+        let mut listed = listed["nodes"].as_array().unwrap().iter();
+        listed.all(|node| node["funding"]["state"] == "confirmed").then_some(())
+    })
+    .await;
+    for uuid in uuids {
+        let node = api.get("node", &[("uuid", uuid)]).await.ok();
+        let listed = api.get("nodes", &[]).await.ok();
+        let listed = listed["nodes"].as_array().unwrap().iter().find(|listed| listed["uuid"] == *uuid).unwrap();
+        assert_eq!(listed["funding"], node["funding"]);
+    }
 }
 
 /// Of what was refused so far: no path of this machine, no address of a host, no key.

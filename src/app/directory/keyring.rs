@@ -5,9 +5,9 @@ use crate::error::StoreError;
 use crate::model::app::ApiKeyRecord;
 use crate::store::{Document, Store, repo};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::num::NonZeroU32;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 /// How often a second the Store is asked for keys that nobody here has heard of: a key may be younger than the last word
 /// of the feed, but whoever makes up keys must not keep the Store busy.
@@ -16,19 +16,25 @@ const LOOKUPS: NonZeroU32 = NonZeroU32::new(20).unwrap();
 #[derive(Debug)]
 pub(super) struct Keyring {
     keys: RwLock<HashMap<ApiKeyId, Arc<ApiKeyRecord>>>,
+    /// Records that could not be read, so that each is told of once. They open nothing.
+    unreadable: Mutex<HashSet<String>>,
     lookups: DefaultDirectRateLimiter,
 }
 
 impl Default for Keyring {
     fn default() -> Self {
-        Self { keys: RwLock::default(), lookups: RateLimiter::direct(Quota::per_second(LOOKUPS)) }
+        Self {
+            keys: RwLock::default(),
+            unreadable: Mutex::default(),
+            lookups: RateLimiter::direct(Quota::per_second(LOOKUPS)),
+        }
     }
 }
 
 impl Keyring {
-    /// Reads all keys anew.
+    /// Reads all keys anew. One that cannot be read is no reason not to know of the others, and of their revocations.
     pub(super) async fn read_all(&self, store: &dyn Store) -> Result<(), StoreError> {
-        let all = repo::list_all::<ApiKeyRecord>(store, None).await?;
+        let all = repo::list_all_readable::<ApiKeyRecord>(store, None, |error| self.tell(&error)).await?;
         let all = all.into_iter().map(|key| (key.value.id.clone(), Arc::new(key.value))).collect();
         *self.keys.write().unwrap_or_else(PoisonError::into_inner) = all;
         Ok(())
@@ -48,7 +54,15 @@ impl Keyring {
     }
 
     async fn look_up(&self, store: &dyn Store, id: &ApiKeyId) -> Result<Option<Arc<ApiKeyRecord>>, StoreError> {
-        let Some(found) = repo::get::<ApiKeyRecord>(store, id.as_str()).await? else { return Ok(None) };
+        let found = match repo::get::<ApiKeyRecord>(store, id.as_str()).await {
+            Err(error @ StoreError::Corrupt { .. }) => {
+                self.tell(&error);
+                self.forget(id.as_str());
+                return Ok(None);
+            }
+            found => found?,
+        };
+        let Some(found) = found else { return Ok(None) };
         let found = Arc::new(found.value);
         self.insert(Arc::clone(&found));
         Ok(Some(found))
@@ -58,9 +72,16 @@ impl Keyring {
         match repo::decode::<ApiKeyRecord>(document.clone()) {
             Ok(key) => self.insert(Arc::new(key.value)),
             Err(error) => {
-                tracing::error!(%error, "a changed API key cannot be read; it no longer opens anything");
+                self.tell(&error);
                 self.forget(&document.key.id);
             }
+        }
+    }
+
+    fn tell(&self, error: &StoreError) {
+        let StoreError::Corrupt { id, .. } = error else { return };
+        if self.unreadable.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone()) {
+            tracing::error!(%error, "an API key's record cannot be read; it opens nothing");
         }
     }
 

@@ -8,7 +8,7 @@ mod keyring;
 
 pub use handle::{Lnd, NodeHandle, NodeState, unknown_user};
 
-use super::feed::Feed;
+use super::feed::{Feed, STALE_AFTER};
 use super::{Parts, refuse};
 use crate::apikey::ApiKeyId;
 use crate::error::StoreError;
@@ -21,9 +21,9 @@ use crate::store::{Change, Document};
 use keyring::Keyring;
 use moka::sync::Cache;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio_util::sync::CancellationToken;
 
@@ -46,6 +46,8 @@ pub struct Directory {
     marks: [AtomicU64; MARKS],
     hasher: RandomState,
     max_calls_per_node: usize,
+    /// When all that the feed had told was last known here.
+    caught_up: Mutex<Option<Instant>>,
 }
 
 impl Directory {
@@ -67,6 +69,7 @@ impl Directory {
             marks: std::array::from_fn(|_| AtomicU64::new(0)),
             hasher: RandomState::new(),
             max_calls_per_node,
+            caught_up: Mutex::default(),
             parts,
         });
         directory.keyring.read_all(&*directory.parts.store).await?;
@@ -80,10 +83,11 @@ impl Directory {
         Ok(directory)
     }
 
-    /// Whether what is remembered can be trusted with money.
+    /// Whether what is remembered can be trusted with money: the feed is alive, and what it told has been applied.
     #[must_use]
     pub fn is_fresh(&self) -> bool {
-        self.parts.feed.is_fresh()
+        let caught_up = *self.caught_up.lock().unwrap_or_else(PoisonError::into_inner);
+        self.parts.feed.is_fresh() && caught_up.is_some_and(|at| at.elapsed() < STALE_AFTER)
     }
 
     /// The feed that is followed.
@@ -164,6 +168,9 @@ impl Directory {
                 Ok(Change::Deleted(_)) => {}
                 Ok(Change::Resync) | Err(RecvError::Lagged(_)) => self.resync().await,
                 Err(RecvError::Closed) => return,
+            }
+            if changes.is_empty() {
+                *self.caught_up.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
             }
         }
     }

@@ -176,7 +176,7 @@ impl Service {
 
     /// The node of an app's user, ready for calls that spend, with a macaroon for looking.
     async fn ready_node(&self, app: &AppId, uuid: &Uuid) -> Result<ReadyNode, Refusal> {
-        if !self.parts.feed.is_fresh() {
+        if !self.directory.is_fresh() {
             let message = "this master cannot be sure of what it knows";
             return Err(Refusal::new(Code::NotReady, message).retry_after(2));
         }

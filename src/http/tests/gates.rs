@@ -3,9 +3,13 @@
 use super::super::route::{Effect, Methods};
 use super::super::router::routes;
 use super::*;
+use crate::error::StoreError;
 use crate::model::app::Scope::{Invoice, Manage, Operator, Pay, Read};
+use crate::store::{self, Cursor, Document, Expect, FeedItem, Key, Page, Query, Version, Write};
+use futures::stream::BoxStream;
 use serde_json::json;
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 fn concrete(path: &str) -> String {
     path.replace("{id}", "op00000000000000000000000000000000")
@@ -57,6 +61,74 @@ async fn a_revoked_key_is_noticed_without_asking_the_store() {
     api.change::<ApiKeyRecord>(id.as_str(), |key| key.revoked_at = Some(OffsetDateTime::now_utc())).await;
     let noticed = async { while api.get(&key, "nodes").await.status != StatusCode::UNAUTHORIZED {} };
     tokio::time::timeout(Duration::from_secs(5), noticed).await.expect("within 5 s");
+}
+
+#[tokio::test]
+async fn a_record_that_cannot_be_read_opens_nothing_and_hides_no_revocation() {
+    let api = Api::with(config(), false).await;
+    let (key, broken) = (api.shop().await, api.shop().await);
+    let id = |key: &str| key.parse::<ApiKey>().expect("a key").id().as_str().to_owned();
+    let found = repo::get::<ApiKeyRecord>(&*api.store, &id(&broken)).await.expect("a store").expect("a key");
+    let put = Write::Put {
+        key: repo::key::<ApiKeyRecord>(id(&broken)),
+        expect: Expect::Version(found.version),
+        body: json!({ "schema": 1, "scopes": "none that is known" }),
+        index: Vec::new(),
+    };
+    api.store.commit(vec![put]).await.expect("commits");
+    // The feed begins with a resync: all keys are read, the broken one among them.
+    let (directory, store) = (Arc::clone(&api.state.directory), Arc::clone(&api.store));
+    tokio::spawn(Arc::clone(directory.feed()).run(store, CancellationToken::new()));
+    until(|| directory.is_fresh()).await;
+    assert_eq!(api.get(&key, "nodes").await.status, StatusCode::OK);
+    assert_eq!(api.get(&broken, "nodes").await.refusal(), (401, "unauthorized".into()));
+    api.change::<ApiKeyRecord>(&id(&key), |key| key.revoked_at = Some(OffsetDateTime::now_utc())).await;
+    let noticed = async { while api.get(&key, "nodes").await.status != StatusCode::UNAUTHORIZED {} };
+    tokio::time::timeout(Duration::from_secs(5), noticed).await.expect("within 5 s");
+}
+
+/// A Store that tells of changes and lists nothing as long as it is told so.
+#[derive(Debug)]
+struct NoLists(Arc<dyn Store>, AtomicBool);
+
+#[async_trait::async_trait]
+impl Store for NoLists {
+    async fn get(&self, key: &Key) -> store::Result<Option<Document>> {
+        self.0.get(key).await
+    }
+    async fn commit(&self, writes: Vec<Write>) -> store::Result<Vec<Version>> {
+        self.0.commit(writes).await
+    }
+    async fn list(&self, query: &Query) -> store::Result<Page> {
+        if self.1.load(Ordering::Relaxed) {
+            return Err(StoreError::Unavailable("for this test".to_owned()));
+        }
+        self.0.list(query).await
+    }
+    async fn changes(&self, cursor: Option<Cursor>) -> store::Result<BoxStream<'static, store::Result<FeedItem>>> {
+        self.0.changes(cursor).await
+    }
+}
+
+#[tokio::test]
+async fn a_master_that_hears_of_changes_but_cannot_apply_them_moves_no_money() {
+    let folder = TempDir::new().expect("a folder");
+    let sqlite = SqliteStore::open(&folder.path().join("db"), SqliteOptions::default()).await.expect("a store");
+    let store = Arc::new(NoLists(Arc::new(sqlite), AtomicBool::new(false)));
+    let api = Api::on(store.clone(), folder, config()).await;
+    let key = api.shop().await;
+    store.1.store(true, Ordering::Relaxed);
+    let directory = Arc::clone(&api.state.directory);
+    tokio::spawn(Arc::clone(directory.feed()).run(store.clone(), CancellationToken::new()));
+    until(|| directory.feed().is_fresh()).await;
+    // What must be read again after the resync cannot be.
+    let refused = api.post(&key, "create", &json!({ "uuid": "alice", "wait": 0 })).await;
+    assert_eq!(refused.refusal(), (503, "not_ready".into()));
+    assert_eq!(api.get("", "/readyz").await.status, StatusCode::SERVICE_UNAVAILABLE);
+    store.1.store(false, Ordering::Relaxed);
+    until(|| directory.is_fresh()).await;
+    let accepted = api.post(&key, "create", &json!({ "uuid": "alice", "wait": 0 })).await;
+    assert_eq!(accepted.status, StatusCode::ACCEPTED);
 }
 
 #[tokio::test]

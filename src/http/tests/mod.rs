@@ -99,17 +99,23 @@ impl Api {
     pub async fn with(config: HttpSection, follows: bool) -> Self {
         let folder = TempDir::new().expect("a folder");
         let opened = SqliteStore::open(&folder.path().join("db"), SqliteOptions::default()).await;
-        let store: Arc<dyn Store> = Arc::new(opened.expect("a store"));
+        let api = Self::on(Arc::new(opened.expect("a store")), folder, config).await;
+        if follows {
+            let directory = &api.state.directory;
+            tokio::spawn(Arc::clone(directory.feed()).run(Arc::clone(&api.store), CancellationToken::new()));
+            until(|| directory.is_fresh()).await;
+        }
+        api
+    }
+
+    /// On this store, with a feed that nobody hears of yet.
+    pub async fn on(store: Arc<dyn Store>, folder: TempDir, config: HttpSection) -> Self {
         let clock: SharedClock = Arc::new(SystemClock);
         let parts = Parts::for_tests(Arc::clone(&store), Arc::clone(&clock));
         let shutdown = CancellationToken::new();
         let directory = Directory::start(Arc::clone(&parts), config.max_per_node, CancellationToken::new());
         let directory = directory.await.expect("a directory");
         let service = Service::new(Arc::clone(&parts), Arc::clone(&directory));
-        if follows {
-            tokio::spawn(Arc::clone(&parts.feed).run(Arc::clone(&store), CancellationToken::new()));
-            until(|| directory.is_fresh()).await;
-        }
         let network = Network::Simnet;
         let state = AppState { service, directory, store: Arc::clone(&store), clock, network };
         let dispatcher = Dispatcher::new(state.clone(), config, shutdown.clone());
