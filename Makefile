@@ -21,6 +21,10 @@ endif
 # $(call with_nodes,VARIANT): sets and exports the folder of lnd and btcd; one that is set already is left alone.
 with_nodes = SCALE_LND_NODE_BIN=$${SCALE_LND_NODE_BIN:-$$(deploy/nodes/ensure.sh $(1))}; export SCALE_LND_NODE_BIN
 
+# Sets and exports the jar of the Firestore emulator; one that is set already is left alone. The Java it runs on is asked for.
+with_emulator = SCALE_LND_FIRESTORE_EMULATOR=$${SCALE_LND_FIRESTORE_EMULATOR:-$$(deploy/emulator/ensure.sh)}; \
+	export SCALE_LND_FIRESTORE_EMULATOR
+
 dev: ## run the whole system on this machine, on simnet (ARGS="--fresh" and the like are passed on)
 	@.ci/need cargo cc
 	@$(call with_nodes,release); cargo build; exec cargo run --quiet -- dev $(ARGS)
@@ -29,9 +33,9 @@ demo: ## show the whole story: two users get lnds, one pays the other, closes, w
 	@.ci/need cargo cc
 	@$(call with_nodes,release); cargo build; exec cargo run --quiet -- demo $(ARGS)
 
-test: lint ## lint, then all tests, on real lnd and btcd
+test: lint ## lint, then all tests, on real lnd and btcd and Google's Firestore emulator
 	@.ci/need cargo cc
-	@$(call with_nodes,lowscrypt); cargo test --features fault-points
+	@$(call with_nodes,lowscrypt); $(with_emulator); cargo test --features fault-points
 
 test-quick: ## unit tests and the integration tests named smoke, for the inner loop
 	@.ci/need cargo cc

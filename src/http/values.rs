@@ -236,7 +236,7 @@ text!(
     {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,200}$"},
     |text| {
         let known = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-');
-        let fits = (1..=200).contains(&text.len()) && text.bytes().all(known);
+        let fits = (1..=200).contains(&text.len()) && text.bytes().all(known) && !text.starts_with("__");
         if fits { Ok(text.to_owned()) } else { Err("is not a cursor of this list") }
     }
 );

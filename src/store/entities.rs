@@ -10,6 +10,27 @@ use crate::model::node::{Backup, BackupHead, Claim, ClosePointer, Heartbeat, Nod
 use crate::model::operation::{IdempotencyRecord, Operation};
 use crate::model::work::create::FundingRequest;
 
+/// Every collection there is: a store that follows each by itself must know them. (`deployment` has two kinds of document.)
+pub(super) const COLLECTIONS: &[&str] = &[
+    App::COLLECTION,
+    ApiKeyRecord::COLLECTION,
+    Host::COLLECTION,
+    Authority::COLLECTION,
+    Usage::COLLECTION,
+    Node::COLLECTION,
+    NodeName::COLLECTION,
+    Runtime::COLLECTION,
+    Backup::COLLECTION,
+    BackupHead::COLLECTION,
+    ClosePointer::COLLECTION,
+    PaymentPointer::COLLECTION,
+    Claim::COLLECTION,
+    Heartbeat::COLLECTION,
+    Operation::COLLECTION,
+    IdempotencyRecord::COLLECTION,
+    FundingRequest::COLLECTION,
+];
+
 fn entry(name: &'static str, value: impl Into<String>) -> IndexEntry {
     IndexEntry { name, value: value.into() }
 }

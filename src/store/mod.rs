@@ -4,6 +4,7 @@
 //! every store to it. Typed access is in [`repo`].
 
 mod entities;
+pub mod firestore;
 pub mod repo;
 pub mod sqlite;
 
@@ -11,17 +12,44 @@ use crate::error::StoreError;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use serde::{Deserialize, Serialize};
+use std::future::Future;
+use std::time::Duration;
 
 /// The result of a Store call.
 pub type Result<T> = std::result::Result<T, StoreError>;
 
-/// Names a document. Ids are ours: 1–200 characters of `A-Za-z0-9_-`, never taken from a request.
+/// Names a document. Ids are ours: 1–200 characters of `A-Za-z0-9_-`, not beginning with `__` (Firestore keeps those names for
+/// itself), never taken from a request.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key {
     /// The collection, one of a fixed set.
     pub collection: &'static str,
     /// The document's id in it.
     pub id: String,
+}
+
+impl Key {
+    /// Checks what every store must be able to rely on about an id.
+    fn validate(&self) -> Result<()> {
+        if is_id(&self.id) {
+            return Ok(());
+        }
+        let reason = "an id is 1–200 characters of A-Za-z0-9_-, not beginning with __";
+        Err(StoreError::Invalid { collection: self.collection, reason })
+    }
+}
+
+fn is_id(id: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
+    (1..=200).contains(&id.len()) && id.bytes().all(allowed) && !id.starts_with("__")
+}
+
+/// Bounds a call in time.
+async fn bounded<T>(timeout: Duration, call: impl Future<Output = Result<T>>) -> Result<T> {
+    match tokio::time::timeout(timeout, call).await {
+        Ok(result) => result,
+        Err(_) => Err(StoreError::Unavailable(format!("no answer from the database within {timeout:?}"))),
+    }
 }
 
 /// The version of a document: changes with every write of it and never returns to an old value. Opaque otherwise.

@@ -7,6 +7,7 @@
 pub mod api;
 pub mod command;
 pub mod deployment;
+pub mod emulator;
 pub mod ports;
 pub mod world;
 

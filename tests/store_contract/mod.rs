@@ -4,6 +4,7 @@
 mod commits;
 mod documents;
 mod feed;
+mod firestore;
 mod listing;
 mod racing;
 mod sqlite;

@@ -4,8 +4,8 @@
 //! A row of the log says only that a document changed; what is told is the document as it is when the log is read, so
 //! several changes may be told as one, and the order of a document's states is right whatever happens.
 
-use super::{SqliteOptions, bounded, from_sql, read, to_sql, unavailable};
-use crate::store::{Change, Cursor, FeedItem, Key, Result};
+use super::{SqliteOptions, from_sql, read, to_sql, unavailable};
+use crate::store::{Change, Cursor, FeedItem, Key, Result, bounded};
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use sqlx::SqlitePool;

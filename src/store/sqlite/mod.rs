@@ -10,12 +10,11 @@ mod writer;
 
 pub use open::OpenError;
 
-use super::{Cursor, Document, FeedItem, Key, Page, Query, Result, Store, Version, Write};
+use super::{Cursor, Document, FeedItem, Key, Page, Query, Result, Store, Version, Write, bounded};
 use crate::error::StoreError;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use sqlx::SqlitePool;
-use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
@@ -87,7 +86,7 @@ impl SqliteStore {
 #[async_trait]
 impl Store for SqliteStore {
     async fn get(&self, key: &Key) -> Result<Option<Document>> {
-        validate(key)?;
+        key.validate()?;
         bounded(self.timeout, read::get(&self.readers, key)).await
     }
 
@@ -114,27 +113,10 @@ impl Store for SqliteStore {
     }
 }
 
-/// Bounds a call in time.
-async fn bounded<T>(timeout: Duration, call: impl Future<Output = Result<T>>) -> Result<T> {
-    match tokio::time::timeout(timeout, call).await {
-        Ok(result) => result,
-        Err(_) => Err(StoreError::Unavailable(format!("no answer from the database within {timeout:?}"))),
-    }
-}
-
 /// Whatever SQLite reports (locked, disk full, unreadable) is a database that cannot serve now. Its messages name tables
 /// and conditions, never values.
 fn unavailable(error: &sqlx::Error) -> StoreError {
     StoreError::Unavailable(error.to_string())
-}
-
-/// Checks what every store must be able to rely on about an id.
-fn validate(key: &Key) -> Result<()> {
-    let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
-    if (1..=200).contains(&key.id.len()) && key.id.bytes().all(allowed) {
-        return Ok(());
-    }
-    Err(StoreError::Invalid { collection: key.collection, reason: "an id is 1–200 characters of A-Za-z0-9_-" })
 }
 
 /// Numbers of SQLite are signed; one that it cannot have given is one that it will not find.

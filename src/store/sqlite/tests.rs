@@ -5,7 +5,7 @@ use serde_json::json;
 
 #[test]
 fn ids_are_bounded_and_plain() {
-    let check = |id: &str| validate(&Key { collection: "c", id: id.to_owned() }).is_ok();
+    let check = |id: &str| Key { collection: "c", id: id.to_owned() }.validate().is_ok();
     assert!(check("a") && check("A-z_09") && check(&"x".repeat(200)));
     for bad in ["", "a/b", "a b", "ä", ".", "..", "a\0", &"x".repeat(201)] {
         assert!(!check(bad), "{bad:?}");

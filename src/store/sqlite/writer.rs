@@ -1,7 +1,7 @@
 //! The one writer of a process: commits that wait at the same time share a transaction and its fsync, each in a savepoint
 //! of its own, so that a failed expectation undoes nobody else's work. No answer is given before the transaction is on disk.
 
-use super::{SqliteOptions, feed, from_sql, to_sql, unavailable, validate};
+use super::{SqliteOptions, feed, from_sql, to_sql, unavailable};
 use crate::error::StoreError;
 use crate::store::{Expect, IndexEntry, Key, Result, Version, Write};
 use sqlx::sqlite::SqliteConnectOptions;
@@ -58,7 +58,7 @@ fn step(write: Write) -> Result<Step> {
         Write::Delete { key, expect } => Step { key, expect: Expect::Version(expect), action: Action::Delete },
         Write::Check { key, expect } => Step { key, expect, action: Action::Check },
     };
-    validate(&step.key)?;
+    step.key.validate()?;
     Ok(step)
 }
 
