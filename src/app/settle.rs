@@ -67,6 +67,10 @@ fn apply(operation: &mut Operation, advance: Advance) -> Result<(Vec<Write>, Opt
     }
     Ok(match advance {
         Advance::Next { work, progress, writes } => {
+            if !operation.work.may_become(&work) {
+                let (kind, now, next) = (work.kind(), operation.work.step(), work.step());
+                return Err(Error::Invariant(format!("{kind} cannot go from {now} to {next}, or not so")));
+            }
             operation.work = work;
             operation.progress = progress;
             (writes, None)
@@ -112,3 +116,7 @@ fn settle_spent(operation: &mut Operation, spent: Sat) -> Option<Settled> {
     kept.outgoing_sat = spent;
     (held != *kept).then_some(Settled { held, kept: *kept })
 }
+
+#[cfg(test)]
+#[path = "settle_tests.rs"]
+mod tests;

@@ -72,10 +72,10 @@ fn enums_go_by_name_and_unknown_ones_by_number() {
 fn integers_of_64_bits_are_strings_and_of_32_bits_numbers() {
     let amount = lnrpc::Amount { sat: u64::MAX, msat: 0 };
     assert_eq!(json(&amount), r#"{"sat":"18446744073709551615","msat":"0"}"#);
-    let fee = lnrpc::SendCoinsRequest { amount: i64::MIN, target_conf: -3, ..Default::default() };
-    let fee = serde_json::to_value(fee).unwrap();
-    assert_eq!(fee["amount"], "-9223372036854775808");
-    assert_eq!(fee["target_conf"], -3);
+    let tx = lnrpc::Transaction { amount: i64::MIN, num_confirmations: -3, ..Default::default() };
+    let tx = serde_json::to_value(tx).unwrap();
+    assert_eq!(tx["amount"], "-9223372036854775808");
+    assert_eq!(tx["num_confirmations"], -3);
 }
 
 #[test]

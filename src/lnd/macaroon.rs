@@ -136,12 +136,6 @@ impl Macaroon {
         Ok(Self::from_vec(Zeroizing::new(bytes.to_vec())))
     }
 
-    /// Like [`Self::parse`], from hexadecimal text with or without surrounding white space.
-    pub fn parse_hex(text: &str) -> Result<Self, ParseError> {
-        let bytes = hex::decode(text.trim()).map_err(|_| ParseError::Hex)?;
-        Self::parse(&Zeroizing::new(bytes))
-    }
-
     /// The value of lnd's `macaroon` gRPC metadata, made once.
     pub fn hex(&self) -> &str {
         &self.hex
@@ -199,8 +193,6 @@ pub fn bake(root: &RootKey, nonce: [u8; 16], ops: &[Op], caveats: &[Caveat]) -> 
 /// Why some bytes are not a macaroon. Shows nothing of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ParseError {
-    #[error("the macaroon is not hexadecimal")]
-    Hex,
     #[error("the macaroon is not in the version 2 binary format")]
     Version,
     #[error("the macaroon is malformed or cut short")]

@@ -63,8 +63,7 @@ fn what_is_no_version_2_macaroon_is_refused() {
     let good = bake(&root(), nonce(), &Grant::Pay.ops(), &[]);
     assert_eq!(Macaroon::parse(b""), Err(ParseError::Malformed));
     assert_eq!(Macaroon::parse(b"0014location lnd"), Err(ParseError::Version));
-    assert_eq!(Macaroon::parse_hex("zz"), Err(ParseError::Hex));
-    assert_eq!(Macaroon::parse_hex(&format!(" {}\n", good.hex())), Ok(good.clone()));
+    assert_eq!(Macaroon::parse(good.as_bytes()), Ok(good.clone()));
     let mut longer = good.as_bytes().to_vec();
     longer.push(0);
     assert_eq!(Macaroon::parse(&longer), Err(ParseError::Malformed));

@@ -42,12 +42,6 @@ impl Msat {
     pub fn to_sat_ceil(self) -> Sat {
         Sat(self.0.div_ceil(1000))
     }
-
-    /// In whole satoshi, rounded down: what can be counted on.
-    #[must_use]
-    pub fn to_sat_floor(self) -> Sat {
-        Sat(self.0 / 1000)
-    }
 }
 
 impl fmt::Display for Sat {

@@ -4,7 +4,6 @@ use super::amount::{Msat, Sat};
 use super::network::Network;
 use super::problem::{Code, Refusal};
 use lightning_invoice::{Bolt11Invoice, Bolt11ParseError, Bolt11SemanticError, Currency, ParseOrSemanticError};
-use std::time::Duration;
 use time::OffsetDateTime;
 
 /// What a payment request says.
@@ -72,12 +71,6 @@ impl Invoice {
             }
         }
     }
-
-    /// Whether it has expired, or will within `margin`.
-    #[must_use]
-    pub fn expires_within(&self, now: OffsetDateTime, margin: Duration) -> bool {
-        self.expires_at <= now + margin
-    }
 }
 
 fn refuse(error: &ParseOrSemanticError) -> Refusal {
@@ -101,6 +94,7 @@ mod tests {
     use bitcoin::hashes::{Hash, sha256};
     use bitcoin::secp256k1::{Secp256k1, SecretKey};
     use lightning_invoice::{InvoiceBuilder, PaymentSecret};
+    use std::time::Duration;
 
     fn invoice(currency: Currency, amount: Option<u64>, named_payee: Option<SecretKey>) -> String {
         let secp = Secp256k1::new();

@@ -8,7 +8,13 @@ use scale_lnd::{
         reaper::{Reaper, Signal},
         treasury::{Treasury, TreasuryPlan},
     },
-    lnd::{macaroon::Macaroon, proto::lnrpc},
+    lnd::{
+        macaroon::Macaroon,
+        proto::{
+            lnrpc,
+            walletrpc::{FundPsbtRequest, TxTemplate, fund_psbt_request},
+        },
+    },
     seal::{SealKey, Sealer},
 };
 use tokio::{sync::mpsc, time::timeout};
@@ -51,8 +57,16 @@ async fn the_treasury_has_coins_and_pays_and_is_there_again_after_everything_was
         // The narrow macaroon sends and looks, and nothing else.
         let address = client.new_address(&funding, lnrpc::AddressType::TaprootPubkey).await.unwrap().address;
         assert!(client.stop_daemon(&funding).await.is_err());
-        let ask = lnrpc::SendCoinsRequest { addr: address, amount: 50_000, sat_per_vbyte: 2, ..Default::default() };
-        client.send_coins(&funding, ask).await.unwrap();
+        let template = TxTemplate { inputs: Vec::new(), outputs: [(address, 50_000)].into() };
+        let ask = FundPsbtRequest {
+            template: Some(fund_psbt_request::Template::Raw(template)),
+            fees: Some(fund_psbt_request::Fees::SatPerVbyte(2)),
+            min_confs: 1,
+            ..Default::default()
+        };
+        let funded = client.fund_psbt(&funding, ask).await.unwrap().funded_psbt;
+        let signed = client.finalize_psbt(&funding, funded).await.unwrap().raw_final_tx;
+        client.publish_transaction(&funding, signed, "test").await.unwrap();
         let block = blocks.recv().await.unwrap();
         assert_eq!(block.transactions, 1, "mined because something waited");
         for confirmation in 1..6 {

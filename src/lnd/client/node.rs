@@ -1,6 +1,6 @@
 //! The node itself: what it is, its peers, its backups.
 
-use super::{LndClient, READ, SLOW, Updates, WRITE, request};
+use super::{LndClient, READ, SLOW, WRITE, request};
 use crate::lnd::LndError;
 use crate::lnd::macaroon::Macaroon;
 use crate::lnd::proto::{lnrpc, verrpc};
@@ -14,11 +14,6 @@ impl LndClient {
     pub async fn version(&self, macaroon: &Macaroon) -> Result<verrpc::Version, LndError> {
         let request = request(macaroon, verrpc::VersionRequest {})?;
         self.unary(READ, self.versioner().get_version(request)).await
-    }
-
-    pub async fn recovery_info(&self, macaroon: &Macaroon) -> Result<lnrpc::GetRecoveryInfoResponse, LndError> {
-        let request = request(macaroon, lnrpc::GetRecoveryInfoRequest {})?;
-        self.unary(READ, self.lightning().get_recovery_info(request)).await
     }
 
     /// Asks lnd to stop. The answer comes before it has: wait for the process to exit. Refused during recovery.
@@ -71,22 +66,6 @@ impl LndClient {
         found(self.unary(READ, self.lightning().get_node_info(request)).await)
     }
 
-    /// A channel of the graph by its short id; `None` where the graph has none.
-    pub async fn channel_info(
-        &self,
-        macaroon: &Macaroon,
-        chan_id: u64,
-    ) -> Result<Option<lnrpc::ChannelEdge>, LndError> {
-        let request = request(macaroon, lnrpc::ChanInfoRequest { chan_id, ..Default::default() })?;
-        found(self.unary(READ, self.lightning().get_chan_info(request)).await)
-    }
-
-    /// The static backup of every channel, as of now.
-    pub async fn export_backups(&self, macaroon: &Macaroon) -> Result<lnrpc::ChanBackupSnapshot, LndError> {
-        let request = request(macaroon, lnrpc::ChanBackupExportRequest {})?;
-        self.unary(READ, self.lightning().export_all_channel_backups(request)).await
-    }
-
     /// Which channels a `channel.backup` of this node covers; refused where it is not one.
     pub async fn verify_backup(
         &self,
@@ -97,13 +76,6 @@ impl LndClient {
         let ask = lnrpc::ChanBackupSnapshot { multi_chan_backup: Some(multi), single_chan_backups: None };
         let request = request(macaroon, ask)?;
         self.unary(SLOW, self.lightning().verify_chan_backup(request)).await
-    }
-
-    /// Every change of the backup. The state before it is not sent: export after subscribing.
-    pub fn backup_updates(&self, macaroon: &Macaroon) -> Result<Updates<lnrpc::ChanBackupSnapshot>, LndError> {
-        let request = request(macaroon, lnrpc::ChannelBackupSubscription {})?;
-        let mut client = self.lightning();
-        Ok(Updates::new(async move { client.subscribe_channel_backups(request).await }))
     }
 }
 

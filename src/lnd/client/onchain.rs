@@ -2,7 +2,6 @@
 //! only the last may be repeated freely.
 
 use bitcoin::Txid;
-use bitcoin::hashes::Hash;
 
 use super::node::found;
 use super::{LndClient, READ, WRITE, request};
@@ -49,16 +48,6 @@ impl LndClient {
         Ok(self.unary(READ, self.wallet_kit().list_unspent(request)).await?.utxos)
     }
 
-    /// What a send to these addresses would cost, with coins picked as a send would pick them.
-    pub async fn estimate_send_fee(
-        &self,
-        macaroon: &Macaroon,
-        ask: lnrpc::EstimateFeeRequest,
-    ) -> Result<lnrpc::EstimateFeeResponse, LndError> {
-        let request = request(macaroon, ask)?;
-        self.unary(READ, self.lightning().estimate_fee(request)).await
-    }
-
     /// The fee rate for a confirmation within `target_conf` blocks.
     pub async fn estimate_fee_rate(
         &self,
@@ -67,13 +56,6 @@ impl LndClient {
     ) -> Result<walletrpc::EstimateFeeResponse, LndError> {
         let request = request(macaroon, walletrpc::EstimateFeeRequest { conf_target: target_conf })?;
         self.unary(READ, self.wallet_kit().estimate_fee(request)).await
-    }
-
-    /// What the wallet keeps back for anchors, in sat, if that many public channels were added.
-    pub async fn required_reserve_sat(&self, macaroon: &Macaroon, more_channels: u32) -> Result<i64, LndError> {
-        let ask = walletrpc::RequiredReserveRequest { additional_public_channels: more_channels };
-        let request = request(macaroon, ask)?;
-        Ok(self.unary(READ, self.wallet_kit().required_reserve(request)).await?.required_reserve)
     }
 
     /// Picks and leases inputs. With a `custom_lock_id` the leases can be found again, and let go, by it.
@@ -108,27 +90,10 @@ impl LndClient {
         Err(LndError::new(LndErrorKind::Refused, answer.publish_error))
     }
 
-    pub async fn label_transaction(&self, macaroon: &Macaroon, txid: Txid, label: &str) -> Result<(), LndError> {
-        let txid = txid.to_byte_array().to_vec();
-        let ask = walletrpc::LabelTransactionRequest { txid, label: label.to_owned(), overwrite: true };
-        let request = request(macaroon, ask)?;
-        self.unary(WRITE, self.wallet_kit().label_transaction(request)).await.map(drop)
-    }
-
     /// Every leased output.
     pub async fn list_leases(&self, macaroon: &Macaroon) -> Result<Vec<walletrpc::UtxoLease>, LndError> {
         let request = request(macaroon, walletrpc::ListLeasesRequest {})?;
         Ok(self.unary(READ, self.wallet_kit().list_leases(request)).await?.locked_utxos)
-    }
-
-    /// Keeps an output out of every coin selection until the lease ends or is let go.
-    pub async fn lease_output(
-        &self,
-        macaroon: &Macaroon,
-        ask: walletrpc::LeaseOutputRequest,
-    ) -> Result<walletrpc::LeaseOutputResponse, LndError> {
-        let request = request(macaroon, ask)?;
-        self.unary(WRITE, self.wallet_kit().lease_output(request)).await
     }
 
     /// Lets a lease go. The id must be the one that took it.
@@ -140,15 +105,5 @@ impl LndClient {
     ) -> Result<(), LndError> {
         let request = request(macaroon, walletrpc::ReleaseOutputRequest { id, outpoint: Some(outpoint) })?;
         self.unary(WRITE, self.wallet_kit().release_output(request)).await.map(drop)
-    }
-
-    /// Sends coins in one step, by lnd alone. Not repeatable: for tests and for spending to oneself.
-    pub async fn send_coins(
-        &self,
-        macaroon: &Macaroon,
-        ask: lnrpc::SendCoinsRequest,
-    ) -> Result<lnrpc::SendCoinsResponse, LndError> {
-        let request = request(macaroon, ask)?;
-        self.unary(WRITE, self.lightning().send_coins(request)).await
     }
 }

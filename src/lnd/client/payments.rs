@@ -1,7 +1,7 @@
 //! Invoices and payments.
 
 use super::node::found;
-use super::{LndClient, READ, SLOW, Updates, WRITE, request};
+use super::{LndClient, READ, Updates, WRITE, request};
 use crate::lnd::LndError;
 use crate::lnd::macaroon::Macaroon;
 use crate::lnd::proto::lnrpc::{self, payment::PaymentStatus};
@@ -90,22 +90,6 @@ impl LndClient {
             })
             .await;
         found(first)
-    }
-
-    /// What routing to the payee would cost. With a payment request it probes, which takes the way there and back.
-    pub async fn estimate_route_fee(
-        &self,
-        macaroon: &Macaroon,
-        ask: routerrpc::RouteFeeRequest,
-    ) -> Result<routerrpc::RouteFeeResponse, LndError> {
-        let request = request(macaroon, ask)?;
-        self.unary(SLOW, self.router().estimate_route_fee(request)).await
-    }
-
-    /// Makes the router forget which ways failed.
-    pub async fn reset_mission_control(&self, macaroon: &Macaroon) -> Result<(), LndError> {
-        let request = request(macaroon, routerrpc::ResetMissionControlRequest {})?;
-        self.unary(WRITE, self.router().reset_mission_control(request)).await.map(drop)
     }
 }
 

@@ -25,6 +25,17 @@ pub struct Close {
     pub step: CloseStep,
 }
 
+impl Close {
+    /// The same channel with the same bound; what was forced stays forced, and what lnd was asked for is taken back only by
+    /// going back to the peer.
+    pub(super) fn may_become(&self, next: &Self) -> bool {
+        let (now, then) = (self.step, next.step);
+        let same = self.channel_point == next.channel_point && self.pubkey == next.pubkey && self.fee == next.fee;
+        let asked = next.asked || !self.asked || then == CloseStep::Connect;
+        same && self.force == next.force && asked && (now <= then || !next.asked)
+    }
+}
+
 /// What a close may cost the node that has opened the channel. Frozen when the operation is accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CloseFee {
@@ -107,7 +118,7 @@ fn within(max_fee: Sat, needed: Sat) -> Result<(), Refusal> {
 }
 
 /// The steps.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CloseStep {
     /// See to it that the peer is there: a cooperative close needs it, and until it was asked for nothing has happened.

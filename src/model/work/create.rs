@@ -12,9 +12,17 @@ pub struct Create {
     pub step: CreateStep,
 }
 
+impl Create {
+    /// Forward; and once there may be a wallet to and fro, but never back to where there was none.
+    pub(super) fn may_become(&self, next: &Self) -> bool {
+        let beyond_the_pivot = self.step.wallet_may_exist() && next.step.wallet_may_exist();
+        self.initial_funding_sat == next.initial_funding_sat && (self.step <= next.step || beyond_the_pivot)
+    }
+}
+
 /// The steps. [`CreateStep::InitWallet`] is the pivot: before it a failed create cleans up after itself, after it it goes
 /// forward or parks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CreateStep {
     /// Take a slot on a host.

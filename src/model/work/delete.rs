@@ -10,7 +10,7 @@ pub struct Delete {
 }
 
 /// The steps.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DeleteStep {
     /// Make sure that no funds, channels or pending closes remain.

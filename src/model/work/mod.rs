@@ -56,4 +56,23 @@ impl Work {
             Self::Funding(w) => w.step.name(),
         }
     }
+
+    /// Whether a step may turn this into `next`: what was frozen stays as it is, and no step goes back behind an effect that
+    /// cannot be taken back. Work may always stay as it is.
+    #[must_use]
+    pub fn may_become(&self, next: &Self) -> bool {
+        match (self, next) {
+            (now, next) if now == next => true,
+            (Self::Create(now), Self::Create(next)) => now.may_become(next),
+            (Self::Pay(now), Self::Pay(next)) => now.may_become(next),
+            (Self::Close(now), Self::Close(next)) => now.may_become(next),
+            (Self::Withdraw(now), Self::Withdraw(next)) => now.may_become(next),
+            (Self::Delete(now), Self::Delete(next)) => now.step <= next.step,
+            (Self::Funding(now), Self::Funding(next)) => now.outputs == next.outputs && now.step.may_become(&next.step),
+            _ => false,
+        }
+    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,6 +20,14 @@ pub struct Withdraw {
     pub step: SendStep,
 }
 
+impl Withdraw {
+    /// The same sending, at the same step or the next.
+    pub(super) fn may_become(&self, next: &Self) -> bool {
+        let at_same_step = Self { step: self.step.clone(), ..next.clone() };
+        at_same_step == *self && self.step.may_become(&next.step)
+    }
+}
+
 /// How much is withdrawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -77,6 +85,13 @@ pub enum SendStep {
 }
 
 impl SendStep {
+    /// What was chosen is signed, what was signed is published: another transaction could be a second one.
+    pub(super) fn may_become(&self, next: &Self) -> bool {
+        let forward =
+            matches!((self, next), (Self::Fund, Self::Finalize { .. }) | (Self::Finalize { .. }, Self::Publish { .. }));
+        forward || self == next
+    }
+
     /// The names of all, in order.
     pub const NAMES: [&'static str; 3] = ["fund", "finalize", "publish"];
 

@@ -64,6 +64,31 @@ pub struct Pay {
     pub step: PayStep,
 }
 
+impl Pay {
+    /// The terms are frozen, so is a channel's opening once it was decided; and one payment opens one channel at most.
+    pub(super) fn may_become(&self, next: &Self) -> bool {
+        use PayStep::{AwaitChannel, Connect, Open, PlanOpening, Send, SendOverNew};
+        let step = match (&self.step, &next.step) {
+            (Send, PlanOpening) | (PlanOpening, Connect { .. } | AwaitChannel { .. }) => true,
+            (Connect { opening: now }, Open { opening: next }) => now == next,
+            // The opening came to nothing, which was proven; or it came true.
+            (Open { .. }, PlanOpening | AwaitChannel { .. }) => true,
+            (AwaitChannel { channel_point: now }, SendOverNew { channel_point: next, .. }) => now == next,
+            // There was a channel of another's, and it was not enough.
+            (SendOverNew { .. }, PlanOpening) => true,
+            _ => self.step == next.step,
+        };
+        let opens_again = matches!(next.step, PlanOpening | Connect { .. } | Open { .. });
+        let opened = match (&self.opened, &next.opened) {
+            (Some(now), Some(next)) => now == next && !opens_again,
+            (Some(_), None) => false,
+            (None, Some(_)) => matches!((&self.step, &next.step), (Open { .. }, AwaitChannel { .. })),
+            (None, None) => true,
+        };
+        self.terms == next.terms && step && opened
+    }
+}
+
 /// A channel that was opened for a payment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Opened {
