@@ -3,7 +3,7 @@
 
 use super::super::refuse;
 use super::accept::{Accepted, MOST_TRIES, Proposal};
-use super::{Idempotency, Service, WithdrawRequest};
+use super::{Idempotency, ReadyNode, Service, WithdrawRequest};
 use crate::model::amount::Sat;
 use crate::model::ids::{AppId, Uuid};
 use crate::model::limits::Reservation;
@@ -31,43 +31,58 @@ impl Service {
             if let Some(operation) = self.replayed(idempotency.as_ref()).await? {
                 return Ok(operation);
             }
-            let ready = self.ready_node(app, uuid).await?;
-            let balance = ready.lnd.wallet_balance(&ready.read).await.map_err(|e| refuse::lnd(&e))?;
-            let confirmed = Sat(u64::try_from(balance.confirmed_balance).unwrap_or(0));
-            let amount = match request.amount {
-                WithdrawAmount::Sat(amount) => amount,
-                WithdrawAmount::All => confirmed,
-            };
-            if confirmed < amount || confirmed == Sat(0) {
-                let refusal = Refusal::new(Code::InsufficientFunds, "the wallet has not enough confirmed money")
-                    .with("wallet_confirmed_sat", confirmed.0)
-                    .with("wallet_unconfirmed_sat", balance.unconfirmed_balance)
-                    .with("needed_sat", amount.0);
-                return Err(refusal);
-            }
-            let max_fee_sat = request.max_fee.unwrap_or_else(|| Sat(amount.0 / 100).max(Sat(2_000)));
-            let node = &ready.node.value;
-            let proposal = Proposal {
-                owner: Owner { app: node.app.clone(), uuid: node.uuid.clone() },
-                node: node.id.clone(),
-                work: Work::Withdraw(Withdraw {
-                    address: request.address.clone(),
-                    amount: request.amount,
-                    at_most_sat: amount,
-                    max_fee_sat,
-                    step: SendStep::Fund,
-                }),
-                reservation: Some(Reservation {
-                    outgoing_sat: amount.saturating_add(max_fee_sat),
-                    ..Reservation::at(self.parts.clock.now())
-                }),
-            };
-            let tried = self.accept(self.new_id(), proposal, idempotency.as_ref(), Vec::new()).await?;
-            if let Accepted::New(operation) = tried {
+            let node = self.ready_node(app, uuid).await?;
+            let amount = affordable(&node, request.amount).await?;
+            if let Accepted::New(operation) = self.try_withdraw(&node, &request, amount, idempotency.as_ref()).await? {
                 return Ok(*operation);
             }
             self.step_aside(attempt).await;
         }
         Err(Refusal::new(Code::Overloaded, "too many at once").retry_after(1))
     }
+
+    async fn try_withdraw(
+        &self,
+        node: &ReadyNode,
+        request: &WithdrawRequest,
+        amount: Sat,
+        idempotency: Option<&Idempotency>,
+    ) -> Result<Accepted, Refusal> {
+        let max_fee_sat = request.max_fee.unwrap_or_else(|| Sat(amount.0 / 100).max(Sat(2_000)));
+        let node = &node.node.value;
+        let proposal = Proposal {
+            owner: Owner { app: node.app.clone(), uuid: node.uuid.clone() },
+            node: node.id.clone(),
+            work: Work::Withdraw(Withdraw {
+                address: request.address.clone(),
+                amount: request.amount,
+                at_most_sat: amount,
+                max_fee_sat,
+                step: SendStep::Fund,
+            }),
+            reservation: Some(Reservation {
+                outgoing_sat: amount.saturating_add(max_fee_sat),
+                ..Reservation::at(self.parts.clock.now())
+            }),
+        };
+        self.accept(self.new_id(), proposal, idempotency, Vec::new()).await
+    }
+}
+
+/// What is asked for, if the wallet has that much confirmed; `All`: what is confirmed now.
+async fn affordable(node: &ReadyNode, asked: WithdrawAmount) -> Result<Sat, Refusal> {
+    let balance = node.lnd.wallet_balance(&node.read).await.map_err(|e| refuse::lnd(&e))?;
+    let confirmed = Sat(u64::try_from(balance.confirmed_balance).unwrap_or(0));
+    let amount = match asked {
+        WithdrawAmount::Sat(amount) => amount,
+        WithdrawAmount::All => confirmed,
+    };
+    if confirmed < amount || confirmed == Sat(0) {
+        let refusal = Refusal::new(Code::InsufficientFunds, "the wallet has not enough confirmed money")
+            .with("wallet_confirmed_sat", confirmed.0)
+            .with("wallet_unconfirmed_sat", balance.unconfirmed_balance)
+            .with("needed_sat", amount.0);
+        return Err(refusal);
+    }
+    Ok(amount)
 }
