@@ -334,7 +334,7 @@ mod tests {
     #[test]
     fn a_cursor_is_of_one_database_and_not_for_ever() {
         let meta = Meta { tag: 7, now: 1_800_000_000_000_000 };
-        let cursor = |position: u64| Cursor(7 << TIME_BITS | (position - TIME_ZERO_MICROS) / 1000);
+        let cursor = |position: u64| Cursor((7 << TIME_BITS) | ((position - TIME_ZERO_MICROS) / 1000));
         let minute_ago = meta.now - 60_000_000;
         assert_eq!(position_of(cursor(minute_ago), 7), Some(minute_ago));
         assert_eq!(position_of(cursor(minute_ago), 8), None);
