@@ -14,6 +14,7 @@ pub mod deployment;
 pub mod dev;
 pub mod error;
 pub mod fault;
+mod files;
 pub mod http;
 pub mod lnd;
 pub mod lndserver;

@@ -2,6 +2,7 @@
 
 use super::admin::{self, Admin, ListArgs, app_id, now, shown};
 use super::{ConfigArgs, Failure, Output};
+use crate::files;
 use crate::lnd::macaroon::{Caveat, Grant, Macaroon, Op, bake};
 use crate::model::node::{Endpoint, Node, NodeName, Runtime};
 use crate::model::{AppId, Network, Uuid};
@@ -10,10 +11,7 @@ use crate::store::{IndexEntry, Store};
 use clap::Subcommand;
 use rand::Rng;
 use serde_json::{Value, json};
-use std::fs::{DirBuilder, OpenOptions};
-use std::io::{ErrorKind, Write};
 use std::net::SocketAddr;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use time::Duration;
 
@@ -159,21 +157,15 @@ struct Files {
 }
 
 fn write_files(folder: &Path, endpoint: &Endpoint, macaroon: &Macaroon, name: &str) -> Result<Files, Failure> {
-    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|e| cannot_write(folder, &e))?;
+    files::private_dir(folder).map_err(|e| cannot_write(folder, &e))?;
     let files = Files { certificate: folder.join("tls.cert"), macaroon: folder.join(name) };
     write_private(&files.certificate, endpoint.certificate_pem.as_bytes())?;
     write_private(&files.macaroon, macaroon.as_bytes())?;
     Ok(files)
 }
 
-/// Writes a file that only its owner can read, in place of one that may have been open to others.
 fn write_private(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    match std::fs::remove_file(path) {
-        Err(e) if e.kind() != ErrorKind::NotFound => return Err(cannot_write(path, &e)),
-        _ => {}
-    }
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    file.and_then(|mut file| file.write_all(bytes)).map_err(|e| cannot_write(path, &e))
+    files::write_private(path, bytes).map_err(|e| cannot_write(path, &e))
 }
 
 fn cannot_write(path: &Path, error: &std::io::Error) -> Failure {
@@ -189,7 +181,6 @@ fn lncli(endpoint: &Endpoint, network: Network, files: &Files) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn every_grant_has_one_name() {
@@ -197,16 +188,5 @@ mod tests {
         assert_eq!(names.len(), Grant::ALL.len());
         assert!(Grant::ALL.into_iter().all(|g| grant(name(g)) == Ok(g)));
         assert!(grant("everything").is_err());
-    }
-
-    #[test]
-    fn files_are_private_even_where_open_ones_were() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("read.macaroon");
-        std::fs::write(&path, "old").unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
-        write_private(&path, b"new").unwrap();
-        assert_eq!(std::fs::read(&path).unwrap(), b"new");
-        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     }
 }

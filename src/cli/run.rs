@@ -2,11 +2,11 @@
 
 use super::{ConfigArgs, Failure, admin, faults, logging, signals};
 use crate::config;
+use crate::files;
 use crate::lndserver;
 use crate::master::Master;
 use serde_json::json;
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Arguments of `master`.
 #[derive(Debug, clap::Args)]
@@ -33,18 +33,11 @@ pub async fn master(args: MasterArgs) -> Result<(), Failure> {
     let master = Master::open(config).await?;
     if let Some(path) = &args.ready_file {
         let ready = json!({"url": master.url(), "agents": master.agents_address()});
-        write_ready(path, &ready).map_err(|e| Failure::Failed(format!("cannot write {}: {e}", path.display())))?;
+        // Whole or not at all: whoever waits for the file never reads half of it.
+        files::write_private(path, format!("{ready}\n").as_bytes())
+            .map_err(|e| Failure::Failed(format!("cannot write {}: {e}", path.display())))?;
     }
     Ok(master.run(stop).await?)
-}
-
-/// Whole or not at all: whoever waits for the file never reads half of it.
-fn write_ready(path: &Path, ready: &serde_json::Value) -> std::io::Result<()> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".new");
-    let mut file = std::fs::File::create(&name)?;
-    writeln!(file, "{ready}")?;
-    std::fs::rename(&name, path)
 }
 
 /// Runs the agent of this host until SIGTERM or SIGINT. Its lnds go on.

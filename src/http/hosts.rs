@@ -1,8 +1,7 @@
 //! Hosts, for the operator: `hosts`.
 
 use super::call::{Call, ok};
-use super::params::params;
-use super::values::{Cursor, Limit};
+use super::page::PageParams;
 use crate::app::refuse;
 use crate::model::host::{Enrolment, Host, HostReport};
 use crate::model::ids::HostId;
@@ -11,16 +10,6 @@ use crate::store::repo;
 use axum::response::Response;
 use serde::Serialize;
 use time::OffsetDateTime;
-
-params! {
-    /// Which page.
-    pub struct ListParams {
-        /// How many at most.
-        limit: Option<Limit>,
-        /// `next_cursor` of the page before.
-        cursor: Option<Cursor>,
-    }
-}
 
 /// A host as the API shows it: never where it is, nor anything of its enrolment but how far it is.
 #[derive(Debug, Serialize)]
@@ -54,14 +43,13 @@ impl<'a> From<&'a Host> for View<'a> {
     }
 }
 
-pub(super) async fn list(call: Call, params: ListParams) -> Result<Response, Refusal> {
+pub(super) async fn list(call: Call, params: PageParams) -> Result<Response, Refusal> {
     #[derive(Serialize)]
     struct Page<'a> {
         hosts: Vec<View<'a>>,
         next_cursor: Option<String>,
     }
-    let limit = usize::from(Limit::or_default(params.limit));
-    let after = params.cursor.map(|cursor| cursor.0);
+    let (limit, after) = params.limit_and_after();
     let page = repo::list::<Host>(&*call.state.store, None, after, limit, false).await;
     let (page, next_cursor) = page.map_err(|error| refuse::store(&error))?;
     let hosts = page.iter().map(|host| View::from(&host.value)).collect();

@@ -3,8 +3,9 @@
 use super::call::{Call, ok};
 use super::info::User;
 use super::operations;
+use super::page::PageParams;
 use super::params::params;
-use super::values::{Cursor, Limit, Wait};
+use super::values::Wait;
 use crate::app::directory::{NodeHandle, NodeState};
 use crate::app::refuse;
 use crate::lnd::LndError;
@@ -33,16 +34,6 @@ params! {
         uuid: Uuid,
         /// Seconds to wait for it.
         wait: Option<Wait>,
-    }
-}
-
-params! {
-    /// Which page.
-    pub struct ListParams {
-        /// How many at most.
-        limit: Option<Limit>,
-        /// `next_cursor` of the page before.
-        cursor: Option<Cursor>,
     }
 }
 
@@ -185,15 +176,14 @@ fn above_reserve(balance_sat: i64, constraints: Option<&lnrpc::ChannelConstraint
 }
 
 /// The app's nodes, deleted ones too, in no order that means anything.
-pub(super) async fn nodes(call: Call, params: ListParams) -> Result<Response, Refusal> {
+pub(super) async fn nodes(call: Call, params: PageParams) -> Result<Response, Refusal> {
     #[derive(Serialize)]
     struct Page<'a> {
         nodes: Vec<View<'a>>,
         next_cursor: Option<String>,
     }
     let app = IndexEntry { name: "app", value: call.caller.app()?.to_string() };
-    let limit = usize::from(Limit::or_default(params.limit));
-    let after = params.cursor.map(|cursor| cursor.0);
+    let (limit, after) = params.limit_and_after();
     let page = repo::list::<Node>(&*call.state.store, Some(app), after, limit, false).await;
     let (page, next_cursor) = page.map_err(|error| refuse::store(&error))?;
     // A create that failed before there was a wallet left nothing that could be called a node.

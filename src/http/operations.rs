@@ -2,9 +2,10 @@
 
 use super::auth;
 use super::call::{Call, ok};
+use super::page::PageParams;
 use super::params::params;
 use super::problem;
-use super::values::{Cursor, Limit, Wait};
+use super::values::Wait;
 use crate::model::ids::OperationId;
 use crate::model::operation::{Operation, State};
 use crate::model::problem::{Code, Refusal};
@@ -28,16 +29,6 @@ params! {
     pub struct OperationParams {
         /// The operation.
         id: OperationId,
-    }
-}
-
-params! {
-    /// Which page.
-    pub struct ListParams {
-        /// How many at most.
-        limit: Option<Limit>,
-        /// `next_cursor` of the page before.
-        cursor: Option<Cursor>,
     }
 }
 
@@ -183,15 +174,14 @@ fn stream_response(events: impl Stream<Item = Result<Event, Infallible>> + Send 
 }
 
 /// `GET operations`: the app's, or for an operator all; newest first.
-pub(super) async fn list(call: Call, params: ListParams) -> Result<Response, Refusal> {
+pub(super) async fn list(call: Call, params: PageParams) -> Result<Response, Refusal> {
     #[derive(Serialize)]
     struct Page<'a> {
         operations: Vec<View<'a>>,
         next_cursor: Option<String>,
     }
     let app = if call.caller.is_operator() { None } else { Some(call.caller.app()?) };
-    let limit = usize::from(Limit::or_default(params.limit));
-    let cursor = params.cursor.map(|cursor| cursor.0);
+    let (limit, cursor) = params.limit_and_after();
     let (page, next_cursor) = call.state.service.operations(app, cursor, limit).await?;
     let operations = page.iter().map(|operation| View::from(&operation.value)).collect();
     ok(&Page { operations, next_cursor })

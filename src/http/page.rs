@@ -1,6 +1,25 @@
-//! Pages of lnd's own lists: lnd's JSON with `next_cursor` beside it.
+//! Pages: of our lists, and of lnd's own, which are lnd's JSON with `next_cursor` beside it.
 
+use super::params::params;
+use super::values::{Cursor, Limit};
 use serde::Serialize;
+
+params! {
+    /// Which page of a list of ours.
+    pub struct PageParams {
+        /// How many at most.
+        limit: Option<Limit>,
+        /// `next_cursor` of the page before.
+        cursor: Option<Cursor>,
+    }
+}
+
+impl PageParams {
+    /// How many at most, and the id after which the page begins.
+    pub(super) fn limit_and_after(self) -> (usize, Option<String>) {
+        (usize::from(Limit::or_default(self.limit)), self.cursor.map(|cursor| cursor.0))
+    }
+}
 
 /// A page.
 #[derive(Debug, Serialize)]

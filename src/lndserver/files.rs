@@ -1,11 +1,12 @@
 //! The agent's files: where what lies, written so that a crash leaves the old or the new one, and the lock that makes
 //! one folder one lnd.
 
+pub use crate::files::{private_dir, sync_dir, write_private};
 use crate::model::{Network, NodeId};
 use rustix::fs::{FlockOperation, flock};
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// The agent's folder.
@@ -126,28 +127,6 @@ pub fn try_lock(path: &Path) -> io::Result<Option<File>> {
         Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
         Err(e) => Err(e.into()),
     }
-}
-
-/// Makes a folder, and those above it, that only the agent's user can enter.
-pub fn private_dir(path: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path)
-}
-
-/// Replaces a file that only the agent's user can read. After a crash it is the old or the new one, whole.
-pub fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let directory = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".new");
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)?;
-    sync_dir(directory)
-}
-
-/// Makes what happened to the names in a folder durable.
-pub fn sync_dir(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
 }
 
 /// Reads a file that may not be there.
