@@ -30,7 +30,7 @@ async fn dev_keeps_what_its_arguments_promise() {
         let first = Dev::start_with(&reaper, dir.path(), &[&asked, "--lnd-rest"]).await;
         assert_eq!(first.ready["url"], format!("http://127.0.0.1:{port}"));
         the_ready_file_says_what_is_up(&first, dir.path()).await;
-        what_is_printed_can_be_pasted(&reaper, dir.path()).await;
+        what_is_printed_can_be_pasted(&reaper, &first, dir.path()).await;
         let (_, alice) = first.get("node?uuid=alice").await;
         let mut rest = rest_of_the_nodes(dir.path());
         assert_eq!(rest.len(), 2, "alice and bob: {rest:?}");
@@ -108,7 +108,7 @@ async fn the_ready_file_says_what_is_up(dev: &Dev, dir: &Path) {
 }
 
 /// The line with URL and AUTH as it was printed, then all lines of the README's first payment, in a shell.
-async fn what_is_printed_can_be_pasted(reaper: &Reaper, dir: &Path) {
+async fn what_is_printed_can_be_pasted(reaper: &Reaper, dev: &Dev, dir: &Path) {
     if std::process::Command::new("curl").arg("--version").output().is_err() {
         eprintln!("there is no curl: what is printed is not pasted");
         return;
@@ -128,7 +128,13 @@ async fn what_is_printed_can_be_pasted(reaper: &Reaper, dir: &Path) {
     assert!(alice["identity_pubkey"].is_string() && bob["identity_pubkey"].is_string(), "{alice:#} {bob:#}");
     assert_eq!(paid["payment"]["status"], "SUCCEEDED", "{paid:#}");
     assert_eq!(again, paid);
-    assert_eq!(balance["local_balance"]["sat"], "1000", "{balance:#}");
+    // The payer knows of a payment a moment before it is final with the payee.
+    assert!(balance["local_balance"]["sat"].is_string(), "{balance:#}");
+    crate::harness::eventually("bob has what he was paid", Duration::from_secs(10), || async {
+        let (_, balance) = dev.get("channelbalance?uuid=bob").await;
+        (balance["local_balance"]["sat"] == "1000").then_some(())
+    })
+    .await;
 }
 
 /// The addresses at which the users' lnds were told to serve REST.
