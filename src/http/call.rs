@@ -4,6 +4,7 @@ use super::AppState;
 use super::auth::Caller;
 use super::idempotency::IdempotencyKey;
 use super::params::Given;
+use super::places::Places;
 use crate::app::Idempotency;
 use crate::app::directory::{Lnd, NodeHandle};
 use crate::lnd::macaroon::Grant;
@@ -32,8 +33,8 @@ pub struct Call {
     pub last_event_id: Option<String>,
     /// Cancelled when the server shuts down: nobody waits any longer.
     pub shutdown: CancellationToken,
-    /// The parts that are counted.
-    pub streams: Arc<tokio::sync::Semaphore>,
+    /// Places for event streams.
+    pub streams: Arc<Places>,
 }
 
 impl Call {

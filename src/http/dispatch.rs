@@ -4,6 +4,7 @@ use super::auth;
 use super::call::Call;
 use super::idempotency::IdempotencyKey;
 use super::params::{self, Given};
+use super::places::Places;
 use super::problem;
 use super::route::{Effect, Route};
 use super::{AppState, auth::Caller};
@@ -32,9 +33,9 @@ pub(super) struct Dispatcher {
     state: AppState,
     config: HttpSection,
     rates: DefaultKeyedRateLimiter<ApiKeyId>,
-    calls: Semaphore,
-    waiting: Semaphore,
-    streams: Arc<Semaphore>,
+    calls: Arc<Places>,
+    waiting: Arc<Places>,
+    streams: Arc<Places>,
     shutdown: CancellationToken,
 }
 
@@ -60,9 +61,9 @@ impl Dispatcher {
         let most = config.max_concurrency.min(Semaphore::MAX_PERMITS / WAITING_FOR_EACH_CALL);
         Self {
             rates: RateLimiter::keyed(quota.allow_burst(at_least_one(config.per_key_burst))),
-            calls: Semaphore::new(most),
-            waiting: Semaphore::new(most * WAITING_FOR_EACH_CALL),
-            streams: Arc::new(Semaphore::new(most)),
+            calls: Places::new(most, 2),
+            waiting: Places::new(most * WAITING_FOR_EACH_CALL, 4),
+            streams: Places::new(most, 4),
             state,
             config,
             shutdown,
@@ -118,9 +119,7 @@ impl Dispatcher {
         caller.must_have(route.scopes)?;
         let waits = route.effect == Effect::Operates;
         let places = if waits { &self.waiting } else { &self.calls };
-        let _place = places
-            .try_acquire()
-            .map_err(|_| Refusal::new(Code::Overloaded, "too many requests at once").retry_after(1))?;
+        let _place = places.take(&caller)?;
         let given = self.within(self.config.request_timeout, self.given(route, &parts, body)).await?;
         let given = match (route.path_parameter(), in_path) {
             (Some(name), Some(value)) => given.with_path(name, value.clone()),

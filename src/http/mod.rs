@@ -20,6 +20,7 @@ mod page;
 mod params;
 mod payments;
 mod peers;
+mod places;
 mod problem;
 mod route;
 mod router;

@@ -17,7 +17,6 @@ use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 use serde_json::Value;
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::time::Duration;
 use time::OffsetDateTime;
 
@@ -132,8 +131,7 @@ fn follow(call: Call, operation: Versioned<Operation>) -> Result<Response, Refus
         // To an EventSource this means: do not come back.
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
-    let place = Arc::clone(&call.streams).try_acquire_owned();
-    let place = place.map_err(|_| Refusal::new(Code::Overloaded, "too many streams are open").retry_after(5))?;
+    let place = call.streams.take(&call.caller)?;
     let changes = call.state.service.watch(&operation.value.id);
     let events = changes.filter_map(move |change| {
         let version = change.version.0.to_string();

@@ -54,6 +54,44 @@ async fn a_call_that_takes_too_long_is_ended_and_too_many_are_refused() {
     assert_eq!(codes, [Some("overloaded".into()), Some("timeout".into())]);
 }
 
+#[tokio::test]
+async fn one_app_cannot_take_all_the_places() {
+    let api = Api::new().await;
+    let (greedy, other) = (api.shop().await, api.key(Some("other"), &[Read]).await);
+    let greedy_too = api.shop().await;
+    let scopes: &'static [Scope] = &[Read];
+    for effect in [Effect::Looks, Effect::Operates] {
+        let route = Route::new("slow", Methods::Get, effect, scopes, Answers::Own("Node"), |_, _: Nothing| {
+            std::future::pending()
+        });
+        let dispatcher = Arc::new(Dispatcher::new(
+            api.state.clone(),
+            HttpSection { max_concurrency: 4, ..config() },
+            CancellationToken::new(),
+        ));
+        let target = Target::Route(Arc::new(route), None);
+        let call = |key: &str| {
+            let (dispatcher, target, request) =
+                (Arc::clone(&dispatcher), target.clone(), request("GET", key, "slow", None));
+            async move { dispatcher.handle(target, request).await }
+        };
+        // Its share of either kind; another key of the same app has no other.
+        let share = if effect == Effect::Looks { 2 } else { 4 };
+        let mut held: Vec<_> = (0..share).map(|_| Box::pin(call(&greedy))).collect();
+        for held in &mut held {
+            assert!(tokio::time::timeout(Duration::from_millis(20), held).await.is_err(), "it has a place and waits");
+        }
+        for key in [&greedy, &greedy_too] {
+            assert_eq!(call(key).await.status(), StatusCode::TOO_MANY_REQUESTS);
+        }
+        let mut others = Box::pin(call(&other));
+        assert!(tokio::time::timeout(Duration::from_millis(20), &mut others).await.is_err(), "others have theirs");
+        drop(held);
+        let mut again = Box::pin(call(&greedy));
+        assert!(tokio::time::timeout(Duration::from_millis(20), &mut again).await.is_err(), "a place given back");
+    }
+}
+
 async fn serve(api: &Api, config: HttpSection) -> (BoundUrl, tokio::task::JoinHandle<Result<(), ServeError>>) {
     let server = BoundServer::bind(config).expect("binds");
     let bound = BoundUrl { url: server.url(), address: server.address() };
