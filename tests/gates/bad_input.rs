@@ -82,6 +82,10 @@ async fn amounts(table: &mut Table<'_>) {
     }
     table.post("a withdrawal of nothing", "withdraw", json!({ "uuid": "alice", "address": ADDRESS, "amt": 0 })).await;
     table.post("a withdrawal of no amount", "withdraw", json!({ "uuid": "alice", "address": ADDRESS })).await;
+    for amt in [json!(-1), json!(1.5), json!(2_100_000_000_000_001_u64)] {
+        let row = format!("a withdrawal of {amt}");
+        table.post(&row, "withdraw", json!({ "uuid": "alice", "address": ADDRESS, "amt": amt })).await;
+    }
     let both = json!({ "uuid": "alice", "address": ADDRESS, "amt": 1000, "all": true });
     table.post("a withdrawal of an amount and all", "withdraw", both).await;
     let elsewhere = "bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4";
@@ -105,6 +109,14 @@ async fn payment_requests(table: &mut Table<'_>) {
     }
     let two = json!({ "uuid": "alice", "payreq": good().text(), "pay_amt": 1 });
     table.post("pay: two amounts", "pay", two).await;
+    let none = Payreq { amount_sat: None, ..good() }.text();
+    for name in ["pay_amt", "amt", "max_fee", "max_open_fee"] {
+        for value in [json!(-1), json!(1.5), json!(2_100_000_000_000_001_u64), json!("ten")] {
+            let mut body = json!({ "uuid": "alice", "payreq": none, "pay_amt": 1 });
+            body[name] = value.clone();
+            table.post(&format!("pay: {name} {value}"), "pay", body).await;
+        }
+    }
     let open = json!({ "uuid": "alice", "payreq": good().text(), "open": "perhaps" });
     table.post("pay: open neither auto nor never", "pay", open).await;
     for (row, payreq) in [
@@ -117,9 +129,16 @@ async fn payment_requests(table: &mut Table<'_>) {
 
 async fn peers(table: &mut Table<'_>, alice: &str, bob: &str) {
     let off_curve = format!("02{:064x}", 5);
-    for call in ["deletepeer", "closechannel"] {
-        let row = format!("{call}: a pubkey that is no point");
-        table.post(&row, call, json!({ "uuid": "alice", "pubkey": off_curve })).await;
+    for (what, pubkey) in
+        [("no point", off_curve.as_str()), ("too short", &bob[..64]), ("too long", &format!("{bob}00"))]
+    {
+        for call in ["addpeer", "deletepeer", "closechannel"] {
+            let mut body = json!({ "uuid": "alice", "pubkey": pubkey });
+            if call == "addpeer" {
+                body["host"] = json!("127.0.0.1:9");
+            }
+            table.post(&format!("{call}: a pubkey that is {what}"), call, body).await;
+        }
     }
     let hosts =
         ["203.0.113.7", "tcp://203.0.113.7:9735", "no-such-host.invalid:9735", "0.0.0.0:9735", "169.254.169.254:80"];
