@@ -16,6 +16,7 @@ pub async fn keys_replay_and_refuse(d: &Deployment, api: &Api) {
     an_address_is_given_once(api).await;
     a_withdrawal_is_sent_once(api).await;
     create_again_returns_the_node(api).await;
+    a_key_that_joined_stands_for_what_it_joined(api).await;
 }
 
 async fn an_invoice_is_made_once(d: &Deployment, api: &Api) {
@@ -69,4 +70,12 @@ async fn create_again_returns_the_node(api: &Api) {
     assert_eq!(api.get("create", &[("uuid", "alice")]).await.ok(), again);
     let count = |listed: &Value| listed["operations"].as_array().unwrap().len();
     assert_eq!(count(&api.get("operations", &[("limit", "1000")]).await.ok()), count(&before));
+}
+
+async fn a_key_that_joined_stands_for_what_it_joined(api: &Api) {
+    let joined = post(api, "create", "create-1", json!({ "uuid": "alice" })).await.ok();
+    assert_eq!(post(api, "create", "create-1", json!({ "uuid": "alice" })).await.ok(), joined);
+    let other = post(api, "create", "create-1", json!({ "uuid": "nobody-yet" })).await;
+    assert_eq!(other.problem(422), "idempotency_key_reused");
+    assert_eq!(api.get("node", &[("uuid", "nobody-yet")]).await.problem(404), "user_not_found", "nothing was done");
 }

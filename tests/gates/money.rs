@@ -26,6 +26,11 @@ pub async fn what_is_too_dear_is_refused(d: &Deployment, api: &Api) {
     assert_eq!(*detail(&refused, "needed_sat"), 1_000_001);
     assert_eq!(*detail(&refused, "wallet_confirmed_sat"), 1_000_000);
 
+    let too_dear = json!({ "uuid": "alice", "address": ADDRESS, "amt": 500_000, "max_fee": 1 });
+    let refused = api.post("withdraw", too_dear).await;
+    assert_eq!(refused.problem(409), "fee_too_high");
+    assert!(detail(&refused, "needed_sat").as_u64().unwrap() > 1, "{}", refused.text);
+
     limits(d, api).await;
 }
 

@@ -1,6 +1,7 @@
 //! What users do, on a real simnet: the story of `make demo`, and the ways a pay can go.
 
 mod close;
+mod closed_meanwhile;
 mod delete;
 mod frozen_peer;
 mod pay;

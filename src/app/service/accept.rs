@@ -30,8 +30,8 @@ pub(super) struct Proposal {
 
 /// What came of a try to accept.
 pub(super) enum Accepted {
-    /// It was.
-    New(Box<Operation>),
+    /// This is the operation: a new one, or the one that there is already for the same natural key.
+    As(Box<Operation>),
     /// Somebody else wrote in between: look again.
     Conflict,
 }
@@ -56,6 +56,24 @@ impl Service {
                 Err(Refusal::new(Code::IdempotencyKeyReused, message))
             }
         }
+    }
+
+    /// Joins an operation that there is already, which its Idempotency-Key stands for from now on, too.
+    pub(super) async fn join(
+        &self,
+        operation: Operation,
+        idempotency: Option<&Idempotency>,
+    ) -> Result<Accepted, Refusal> {
+        if let Some(idempotency) = idempotency {
+            let record = idempotency.stands_for(&operation.id, self.parts.clock.now());
+            let write = repo::create(&record).map_err(|e| refuse::store(&e))?;
+            match self.parts.store.commit(vec![write]).await {
+                Ok(_) => {}
+                Err(StoreError::Conflict { .. }) => return Ok(Accepted::Conflict),
+                Err(error) => return Err(refuse::store(&error)),
+            }
+        }
+        Ok(Accepted::As(Box::new(operation)))
     }
 
     /// A new operation's id.
@@ -88,17 +106,12 @@ impl Service {
             updated_at: now,
         };
         if let Some(idempotency) = idempotency {
-            let record = IdempotencyRecord {
-                id: idempotency.id.clone(),
-                request_sha256: idempotency.request_sha256.clone(),
-                outcome: IdempotentOutcome::Operation { operation: operation.id.clone() },
-                created_at: now,
-            };
+            let record = idempotency.stands_for(&operation.id, now);
             writes.push(repo::create(&record).map_err(|e| refuse::store(&e))?);
         }
         writes.push(repo::create(&operation).map_err(|e| refuse::store(&e))?);
         match self.parts.store.commit(writes).await {
-            Ok(_) => Ok(Accepted::New(Box::new(operation))),
+            Ok(_) => Ok(Accepted::As(Box::new(operation))),
             Err(StoreError::Conflict { .. }) => Ok(Accepted::Conflict),
             Err(error) => Err(refuse::store(&error)),
         }

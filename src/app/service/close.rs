@@ -40,14 +40,15 @@ impl Service {
             let pointer_id = ClosePointer::id_of(&node.node.value.id, &channel_point);
             let pointer =
                 repo::get::<ClosePointer>(&*self.parts.store, &pointer_id).await.map_err(|e| refuse::store(&e))?;
-            if let Some(joined) = self.joined_close(pointer.as_ref(), &request).await? {
-                return Ok(joined);
-            }
-            let channel = open_channel(&node, &request.pubkey, &channel_point).await?;
-            let fee = self.close_fee(&node, &request, &channel).await?;
-            let tried =
-                self.try_close(&node, &request, channel_point.clone(), fee, pointer, idempotency.as_ref()).await?;
-            if let Accepted::New(operation) = tried {
+            let tried = match self.joined_close(pointer.as_ref(), &request).await? {
+                Some(joined) => self.join(joined, idempotency.as_ref()).await?,
+                None => {
+                    let channel = open_channel(&node, &request.pubkey, &channel_point).await?;
+                    let fee = self.close_fee(&node, &request, &channel).await?;
+                    self.try_close(&node, &request, channel_point.clone(), fee, pointer, idempotency.as_ref()).await?
+                }
+            };
+            if let Accepted::As(operation) = tried {
                 return Ok(*operation);
             }
             self.step_aside(attempt).await;

@@ -32,11 +32,11 @@ impl Service {
                 Some(_) => Some(self.node_of(app, uuid).await?),
                 None => None,
             };
-            if let Some(joined) = self.joins(existing.as_ref()).await? {
-                return Ok(joined);
-            }
-            let tried = self.try_create(app, uuid, existing, idempotency.as_ref()).await?;
-            if let Accepted::New(operation) = tried {
+            let tried = match self.joins(existing.as_ref()).await? {
+                Some(joined) => self.join(joined, idempotency.as_ref()).await?,
+                None => self.try_create(app, uuid, existing, idempotency.as_ref()).await?,
+            };
+            if let Accepted::As(operation) = tried {
                 return Ok(*operation);
             }
             self.step_aside(attempt).await;
@@ -134,7 +134,11 @@ impl Service {
             }
             let mut node = self.node_of(app, uuid).await?;
             if matches!(node.value.phase, Phase::Deleting | Phase::Deleted) {
-                return self.deletion_of(&node.value.id).await;
+                let deletion = self.deletion_of(&node.value.id).await?;
+                if let Accepted::As(operation) = self.join(deletion, idempotency.as_ref()).await? {
+                    return Ok(*operation);
+                }
+                continue;
             }
             let ready = self.ready_node(app, uuid).await?;
             debug_assert_eq!(ready.node.value.id, node.value.id);
@@ -150,8 +154,7 @@ impl Service {
                 work: Work::Delete(Delete { step: DeleteStep::Check }),
                 reservation: None,
             };
-            if let Accepted::New(operation) = self.accept(self.new_id(), proposal, idempotency.as_ref(), writes).await?
-            {
+            if let Accepted::As(operation) = self.accept(self.new_id(), proposal, idempotency.as_ref(), writes).await? {
                 return Ok(*operation);
             }
             self.step_aside(attempt).await;

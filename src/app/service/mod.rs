@@ -7,6 +7,8 @@ mod create;
 mod pay;
 mod withdraw;
 
+pub(super) use withdraw::fee_too_high;
+
 use super::directory::{Directory, unknown_user};
 use super::feed::next_change_of;
 use super::{Parts, refuse};
@@ -16,7 +18,7 @@ use crate::lnd::macaroon::Macaroon;
 use crate::model::amount::Sat;
 use crate::model::ids::{AppId, OperationId, Uuid};
 use crate::model::node::{Node, NodeName, Phase};
-use crate::model::operation::Operation;
+use crate::model::operation::{IdempotencyRecord, IdempotentOutcome, Operation};
 use crate::model::problem::{Code, Refusal};
 use crate::model::work::onchain::WithdrawAmount;
 use crate::model::work::pay::OpenPolicy;
@@ -25,6 +27,7 @@ use crate::store::repo::{self, Versioned};
 use futures::Stream;
 use std::sync::Arc;
 use std::time::Duration;
+use time::OffsetDateTime;
 
 /// A page of operations and the cursor of the next.
 pub type OperationPage = (Vec<Versioned<Operation>>, Option<String>);
@@ -36,6 +39,18 @@ pub struct Idempotency {
     pub id: String,
     /// SHA-256 of the request, hexadecimal.
     pub request_sha256: String,
+}
+
+impl Idempotency {
+    /// The record that it stands for `operation` from now on.
+    fn stands_for(&self, operation: &OperationId, now: OffsetDateTime) -> IdempotencyRecord {
+        IdempotencyRecord {
+            id: self.id.clone(),
+            request_sha256: self.request_sha256.clone(),
+            outcome: IdempotentOutcome::Operation { operation: operation.clone() },
+            created_at: now,
+        }
+    }
 }
 
 /// What `pay` was asked; every field is checked for its form.

@@ -36,13 +36,15 @@ impl Service {
             }
             let pointer =
                 repo::get::<PaymentPointer>(&*self.parts.store, &pointer_id).await.map_err(|e| refuse::store(&e))?;
-            if let Some(joined) = self.joined_payment(pointer.as_ref(), &terms).await? {
-                return Ok(joined);
-            }
-            let node = self.ready_node(app, uuid).await?;
-            self.refuse_before_any_effect(&node, &terms, pointer.is_some()).await?;
-            let tried = self.try_pay(&node, &terms, pointer, idempotency.as_ref()).await?;
-            if let Accepted::New(operation) = tried {
+            let tried = match self.joined_payment(pointer.as_ref(), &terms).await? {
+                Some(joined) => self.join(joined, idempotency.as_ref()).await?,
+                None => {
+                    let node = self.ready_node(app, uuid).await?;
+                    self.refuse_before_any_effect(&node, &terms, pointer.is_some()).await?;
+                    self.try_pay(&node, &terms, pointer, idempotency.as_ref()).await?
+                }
+            };
+            if let Accepted::As(operation) = tried {
                 return Ok(*operation);
             }
             self.step_aside(attempt).await;

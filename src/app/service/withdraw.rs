@@ -2,6 +2,7 @@
 //! otherwise.
 
 use super::super::refuse;
+use super::super::workflows::wallet;
 use super::accept::{Accepted, MOST_TRIES, Proposal};
 use super::{Idempotency, ReadyNode, Service, WithdrawRequest};
 use crate::model::amount::Sat;
@@ -32,8 +33,10 @@ impl Service {
                 return Ok(operation);
             }
             let node = self.ready_node(app, uuid).await?;
-            let amount = affordable(&node, request.amount).await?;
-            if let Accepted::New(operation) = self.try_withdraw(&node, &request, amount, idempotency.as_ref()).await? {
+            let affordable = self.affordable(&node, &request).await?;
+            if let Accepted::As(operation) =
+                self.try_withdraw(&node, &request, affordable, idempotency.as_ref()).await?
+            {
                 return Ok(*operation);
             }
             self.step_aside(attempt).await;
@@ -45,10 +48,9 @@ impl Service {
         &self,
         node: &ReadyNode,
         request: &WithdrawRequest,
-        amount: Sat,
+        Affordable { amount, max_fee_sat }: Affordable,
         idempotency: Option<&Idempotency>,
     ) -> Result<Accepted, Refusal> {
-        let max_fee_sat = request.max_fee.unwrap_or_else(|| Sat(amount.0 / 100).max(Sat(2_000)));
         let node = &node.node.value;
         let proposal = Proposal {
             owner: Owner { app: node.app.clone(), uuid: node.uuid.clone() },
@@ -67,22 +69,43 @@ impl Service {
         };
         self.accept(self.new_id(), proposal, idempotency, Vec::new()).await
     }
+
+    /// What is asked for, if the wallet has that much confirmed and the least it can cost is within the bound; `All`: what
+    /// is confirmed now.
+    async fn affordable(&self, node: &ReadyNode, request: &WithdrawRequest) -> Result<Affordable, Refusal> {
+        let ReadyNode { lnd, read, .. } = node;
+        let balance = lnd.wallet_balance(read).await.map_err(|e| refuse::lnd(&e))?;
+        let confirmed = Sat(u64::try_from(balance.confirmed_balance).unwrap_or(0));
+        let amount = match request.amount {
+            WithdrawAmount::Sat(amount) => amount,
+            WithdrawAmount::All => confirmed,
+        };
+        let max_fee_sat = request.max_fee.unwrap_or_else(|| Sat(amount.0 / 100).max(Sat(2_000)));
+        let sat_per_vbyte = self.parts.fee_rate(lnd, read).await.map_err(|e| refuse::any(&e))?;
+        let coins = wallet(lnd, read).await.map_err(|e| refuse::any(&e))?.confirmed;
+        match request.amount.least_fee(&coins, sat_per_vbyte) {
+            Some(least) if least > max_fee_sat => Err(fee_too_high(least, max_fee_sat)),
+            Some(_) => Ok(Affordable { amount, max_fee_sat }),
+            None => {
+                let refusal = Refusal::new(Code::InsufficientFunds, "the wallet has not enough confirmed money")
+                    .with("wallet_confirmed_sat", confirmed.0)
+                    .with("wallet_unconfirmed_sat", balance.unconfirmed_balance)
+                    .with("needed_sat", amount.0);
+                Err(refusal)
+            }
+        }
+    }
 }
 
-/// What is asked for, if the wallet has that much confirmed; `All`: what is confirmed now.
-async fn affordable(node: &ReadyNode, asked: WithdrawAmount) -> Result<Sat, Refusal> {
-    let balance = node.lnd.wallet_balance(&node.read).await.map_err(|e| refuse::lnd(&e))?;
-    let confirmed = Sat(u64::try_from(balance.confirmed_balance).unwrap_or(0));
-    let amount = match asked {
-        WithdrawAmount::Sat(amount) => amount,
-        WithdrawAmount::All => confirmed,
-    };
-    if confirmed < amount || confirmed == Sat(0) {
-        let refusal = Refusal::new(Code::InsufficientFunds, "the wallet has not enough confirmed money")
-            .with("wallet_confirmed_sat", confirmed.0)
-            .with("wallet_unconfirmed_sat", balance.unconfirmed_balance)
-            .with("needed_sat", amount.0);
-        return Err(refusal);
-    }
-    Ok(amount)
+/// What can be withdrawn.
+struct Affordable {
+    amount: Sat,
+    max_fee_sat: Sat,
+}
+
+/// The bound on the fee cannot be kept.
+pub(in crate::app) fn fee_too_high(needed: Sat, max_fee: Sat) -> Refusal {
+    Refusal::new(Code::FeeTooHigh, "the transaction costs more than max_fee")
+        .with("needed_sat", needed.0)
+        .with("max_fee_sat", max_fee.0)
 }

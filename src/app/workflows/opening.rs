@@ -100,7 +100,8 @@ async fn peer_address(ctx: &Ctx, lnd: &LndClient, read: &Macaroon, work: &Pay) -
     peers::known_address(&ctx.parts, lnd, read, &work.terms.peer).await
 }
 
-async fn wallet(lnd: &LndClient, read: &Macaroon) -> Result<Wallet> {
+/// The coins that can be spent now.
+pub(in crate::app) async fn wallet(lnd: &LndClient, read: &Macaroon) -> Result<Wallet> {
     let unspent = lnd.list_unspent(read, 1).await?;
     let balance = lnd.wallet_balance(read).await?;
     let confirmed = unspent
@@ -185,6 +186,9 @@ pub(super) async fn open(ctx: &Ctx, operation: &Operation, work: &Pay, opening: 
                 tracing::debug!(id = %operation.id, "the peer of a refused opening is away");
             }
             if e.kind == LndErrorKind::InsufficientFunds {
+                if let Some(channel_point) = find_closed(&reached, opening).await? {
+                    return Ok(opened(work, opening, channel_point));
+                }
                 ctx.locks.end_turn(&operation.id);
                 return Ok(Advance::next(at(work, PayStep::PlanOpening), "planning anew: the coins have changed"));
             }
@@ -221,7 +225,7 @@ fn opened(work: &Pay, opening: &Opening, channel_point: String) -> Advance {
     Advance::next(Work::Pay(work), "waiting for the channel to be confirmed")
 }
 
-/// The open or pending channel that carries the operation's memo.
+/// The channel that carries the operation's memo, however far it is: the peer may close it before this step is repeated.
 async fn find_by_memo(reached: &Reached, id: &OperationId) -> Result<Option<String>> {
     let Reached { lnd, read, .. } = reached;
     let pending = lnd.pending_channels(read).await?;
@@ -230,7 +234,26 @@ async fn find_by_memo(reached: &Reached, id: &OperationId) -> Result<Option<Stri
         return Ok(Some(channel.channel_point));
     }
     let open = lnd.list_channels(read, ListChannelsRequest::default()).await?;
-    Ok(open.channels.into_iter().find(|c| c.memo == id.as_str()).map(|c| c.channel_point))
+    if let Some(channel) = open.channels.into_iter().find(|c| c.memo == id.as_str()) {
+        return Ok(Some(channel.channel_point));
+    }
+    let closing = lnd.pending_closes(read).await?;
+    Ok(closing.into_iter().find(|c| c.memo == id.as_str()).map(|c| c.channel_point))
+}
+
+/// A channel with the peer that is closed for good, where memos are not shown, and was made of the frozen inputs.
+async fn find_closed(reached: &Reached, opening: &Opening) -> Result<Option<String>> {
+    let Reached { lnd, read, .. } = reached;
+    let closed = lnd.closed_channels(read, ClosedChannelsRequest::default()).await?;
+    for channel in closed.channels.into_iter().filter(|c| c.remote_pubkey == opening.peer) {
+        let Ok(point) = channel.channel_point.parse::<bitcoin::OutPoint>() else { continue };
+        let funding = lnd.transaction(read, point.txid).await?;
+        let spent = funding.into_iter().flat_map(|tx| tx.previous_outpoints);
+        if spent.into_iter().any(|spent| opening.outpoints.contains(&spent.outpoint)) {
+            return Ok(Some(channel.channel_point));
+        }
+    }
+    Ok(None)
 }
 
 /// Proves that an earlier request to open will not come true: disconnecting cancels the peer's reservations, and only then
@@ -294,6 +317,11 @@ pub(super) async fn await_channel(
 }
 
 async fn is_closed(reached: &Reached, channel_point: &str) -> Result<bool> {
-    let closed = reached.lnd.closed_channels(&reached.read, ClosedChannelsRequest::default()).await?;
+    let Reached { lnd, read, .. } = reached;
+    let closing = lnd.pending_closes(read).await?;
+    if closing.iter().any(|c| c.channel_point == channel_point) {
+        return Ok(true);
+    }
+    let closed = lnd.closed_channels(read, ClosedChannelsRequest::default()).await?;
     Ok(closed.channels.iter().any(|c| c.channel_point == channel_point))
 }

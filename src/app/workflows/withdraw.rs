@@ -1,5 +1,6 @@
 //! `withdraw`: on-chain, exactly once.
 
+use super::super::service::fee_too_high;
 use super::super::step::{Advance, Ctx, Settle};
 use super::onchain::{self, Send, Sent};
 use super::reach;
@@ -38,10 +39,7 @@ pub(super) async fn advance(ctx: &Ctx, operation: &Operation, work: &Withdraw) -
     match onchain::advance(&reached.lnd, &macaroon, &reached.read, &send, &work.step).await? {
         Sent::Next(SendStep::Finalize { fee_sat, .. }) if fee_sat > work.max_fee_sat => {
             onchain::release_leases(&reached.lnd, &macaroon, &operation.id).await?;
-            let refusal = Refusal::new(Code::FeeTooHigh, "the transaction costs more than max_fee")
-                .with("needed_sat", fee_sat.0)
-                .with("max_fee_sat", work.max_fee_sat.0);
-            Ok(Advance::failed(refusal))
+            Ok(Advance::failed(fee_too_high(fee_sat, work.max_fee_sat)))
         }
         Sent::Next(step) => Ok(Advance::next(Work::Withdraw(Withdraw { step, ..work.clone() }), "sending")),
         Sent::Published { txid, fee_sat } => {

@@ -122,6 +122,8 @@ pub struct PendingClose {
     pub channel_point: String,
     /// The peer (hex).
     pub remote_pubkey: String,
+    /// What the opener noted.
+    pub memo: String,
     /// The closing transaction; empty while there is none, or none that lnd knows of.
     pub closing_txid: String,
     /// That transaction (hex), until it is confirmed; else empty.
@@ -130,8 +132,8 @@ pub struct PendingClose {
 
 impl PendingClose {
     fn new(channel: Option<PendingChannel>, closing_txid: String, closing_tx: String) -> Option<Self> {
-        let PendingChannel { channel_point, remote_node_pub: remote_pubkey, .. } = channel?;
-        Some(Self { channel_point, remote_pubkey, closing_txid, closing_tx })
+        let PendingChannel { channel_point, remote_node_pub: remote_pubkey, memo, .. } = channel?;
+        Some(Self { channel_point, remote_pubkey, memo, closing_txid, closing_tx })
     }
 }
 
