@@ -1,10 +1,11 @@
 //! One follower of the Store's change feed for the whole master: caches, waiting calls, event streams and the executor
 //! all hear of changes through it, other masters' writes included.
 
+use crate::error::StoreError;
 use crate::model::OperationId;
 use crate::model::operation::Operation;
 use crate::store::repo::Entity;
-use crate::store::{Change, Store};
+use crate::store::{Change, Cursor, FeedItem, Store};
 use futures::StreamExt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +17,8 @@ use tokio_util::sync::CancellationToken;
 /// the feed, so a healthy feed is never silent).
 pub const STALE_AFTER: Duration = Duration::from_secs(5);
 const BUFFER: usize = 4096;
+/// How long a Store that gives no feed is left alone.
+const REOPEN_AFTER: Duration = Duration::from_millis(200);
 
 /// The feed, shared.
 #[derive(Debug)]
@@ -31,39 +34,46 @@ impl Feed {
         Arc::new(Self { changes: broadcast::channel(BUFFER).0, heard: watch::channel(None).0 })
     }
 
-    /// Follows the Store until `stop`. A feed that breaks is opened again; the gap is told as `Resync`.
+    /// Follows the Store until `stop`. What cannot be read is left out and told as `Resync`, so that nobody goes on with what
+    /// they have of it.
     pub async fn run(self: Arc<Self>, store: Arc<dyn Store>, stop: CancellationToken) {
+        stop.run_until_cancelled(self.follow(&*store)).await;
+    }
+
+    async fn follow(&self, store: &dyn Store) {
         let mut cursor = None;
-        while !stop.is_cancelled() {
-            let mut stream = match store.changes(cursor).await {
-                Ok(stream) => stream,
-                Err(error) => {
-                    tracing::warn!(%error, "the change feed cannot be opened");
-                    tokio::select! {
-                        () = stop.cancelled() => return,
-                        () = tokio::time::sleep(Duration::from_millis(200)) => continue,
+        loop {
+            match store.changes(cursor).await {
+                Ok(mut stream) => {
+                    // The Store's feed goes on after an error, and it is the Store that pauses where it has to.
+                    while let Some(item) = stream.next().await {
+                        self.hear(item, &mut cursor);
                     }
+                    tracing::warn!("the change feed ended");
                 }
-            };
-            loop {
-                let item = tokio::select! {
-                    () = stop.cancelled() => return,
-                    item = stream.next() => item,
-                };
-                match item {
-                    Some(Ok(item)) => {
-                        cursor = Some(item.cursor);
-                        self.heard.send_replace(Some(Instant::now()));
-                        let _nobody_listens = self.changes.send(Arc::new(item.change));
-                    }
-                    Some(Err(error)) => {
-                        tracing::warn!(%error, "the change feed broke");
-                        break;
-                    }
-                    None => break,
-                }
+                Err(error) => tracing::warn!(%error, "the change feed cannot be opened"),
             }
+            tokio::time::sleep(REOPEN_AFTER).await;
         }
+    }
+
+    fn hear(&self, item: Result<FeedItem, StoreError>, cursor: &mut Option<Cursor>) {
+        let change = match item {
+            Ok(item) => {
+                *cursor = Some(item.cursor);
+                item.change
+            }
+            Err(error @ StoreError::Corrupt { .. }) => {
+                tracing::error!(%error, "a change is left out");
+                Change::Resync
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the change feed is held up");
+                return;
+            }
+        };
+        self.heard.send_replace(Some(Instant::now()));
+        let _nobody_listens = self.changes.send(Arc::new(change));
     }
 
     /// All changes from now on. `Lagged` means the same as [`Change::Resync`].
@@ -93,5 +103,43 @@ pub async fn next_change_of(changes: &mut broadcast::Receiver<Arc<Change>>, id: 
             Err(broadcast::error::RecvError::Lagged(_)) => return Some(()),
             Err(broadcast::error::RecvError::Closed) => return None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::sqlite::{SqliteOptions, SqliteStore};
+    use crate::store::{Expect, Key, Write};
+    use sqlx::ConnectOptions;
+    use sqlx::sqlite::SqliteConnectOptions;
+
+    fn put(id: &str) -> Write {
+        let key = Key { collection: Operation::COLLECTION, id: id.to_owned() };
+        Write::Put { key, expect: Expect::Absent, body: serde_json::json!({}), index: Vec::new() }
+    }
+
+    #[tokio::test]
+    async fn a_damaged_document_does_not_stop_the_feed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("db");
+        let store = Arc::new(SqliteStore::open(&path, SqliteOptions::default()).await.unwrap());
+        let mut stranger = SqliteConnectOptions::new().filename(&path).connect().await.unwrap();
+        let damage = "CREATE TRIGGER damage AFTER INSERT ON documents WHEN new.id = 'bad'
+            BEGIN UPDATE documents SET body = '{' WHERE id = 'bad'; END";
+        sqlx::query(damage).execute(&mut stranger).await.unwrap();
+        let feed = Feed::new();
+        let mut told = feed.subscribe();
+        let running = tokio::spawn(Arc::clone(&feed).run(store.clone(), CancellationToken::new()));
+        let mut next = async || {
+            let told = tokio::time::timeout(Duration::from_secs(10), told.recv()).await;
+            told.expect("the feed goes on").unwrap()
+        };
+        assert!(matches!(&*next().await, Change::Resync), "the beginning");
+        store.commit(vec![put("bad"), put("good")]).await.unwrap();
+        assert!(matches!(&*next().await, Change::Resync), "whoever knew the damaged one has to look");
+        assert!(matches!(&*next().await, Change::Put(document) if document.key.id == "good"));
+        assert!(feed.is_fresh());
+        running.abort();
     }
 }

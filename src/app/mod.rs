@@ -18,6 +18,7 @@ pub mod step;
 #[cfg(test)]
 mod testing;
 pub mod upkeep;
+mod worker;
 mod workflows;
 
 pub use service::{CloseRequest, Idempotency, PayRequest, Service, WithdrawRequest};

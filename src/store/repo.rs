@@ -5,6 +5,9 @@ use crate::error::StoreError;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+/// How many documents are asked for at once where all are wanted.
+const PAGE: usize = 500;
+
 /// Something kept as one document.
 pub trait Entity: Serialize + DeserializeOwned + Send {
     /// The collection it lives in.
@@ -92,15 +95,31 @@ pub fn check<T: Entity>(id: &str, version: Version) -> Write {
 
 /// Reads all the `T`s with this index entry (or all there are) that can be read, and tells `unreadable` of the others: for
 /// those whose work for all the rest must not end because of one.
+///
+/// # Errors
+/// The Store cannot be asked.
 pub async fn list_all_readable<T: Entity>(
     store: &dyn Store,
     index: Option<IndexEntry>,
     mut unreadable: impl FnMut(StoreError) + Send,
 ) -> Result<Vec<Versioned<T>>> {
     let mut all = Vec::new();
-    let mut query = Query { collection: T::COLLECTION, index, after: None, limit: 500, descending: false };
+    let mut query = Query { collection: T::COLLECTION, index, after: None, limit: PAGE, descending: false };
     loop {
-        let page = store.list(&query).await?;
+        let page = match store.list(&query).await {
+            Ok(page) => page,
+            // The Store itself can make nothing of one: up to it one by one, and past it.
+            Err(StoreError::Corrupt { .. }) if query.limit > 1 => {
+                query.limit = 1;
+                continue;
+            }
+            Err(error) => {
+                let StoreError::Corrupt { id, .. } = &error else { return Err(error) };
+                (query.after, query.limit) = (Some(id.clone()), PAGE);
+                unreadable(error);
+                continue;
+            }
+        };
         for document in page.documents {
             decode(document).map_or_else(&mut unreadable, |read| all.push(read));
         }
@@ -130,7 +149,7 @@ pub async fn list_all<T: Entity>(store: &dyn Store, index: Option<IndexEntry>) -
     let mut all = Vec::new();
     let mut after = None;
     loop {
-        let (mut page, next) = list::<T>(store, index.clone(), after, 500, false).await?;
+        let (mut page, next) = list::<T>(store, index.clone(), after, PAGE, false).await?;
         all.append(&mut page);
         if next.is_none() {
             return Ok(all);
