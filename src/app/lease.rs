@@ -4,6 +4,7 @@
 //! have seen no change of it for `ttl` + 2 s on their own monotonic clock. Spending calls carry a macaroon that ends with
 //! the lease, so that not even a call that was held up on its way can act after that.
 
+use super::feed::STALE_AFTER;
 use crate::clock::SharedClock;
 use crate::error::{Error, Result, StoreError};
 use crate::model::MasterId;
@@ -18,6 +19,16 @@ use tokio_util::sync::CancellationToken;
 
 /// How much longer than `ttl` an observer waits: clocks are taken to agree within 1 s.
 pub const TAKEOVER_MARGIN: Duration = Duration::from_secs(2);
+
+/// However long the lease is: the heartbeat is also how a master knows that its feed is alive, and one that is late must
+/// not look like silence. Not more often than it has to: Firestore takes about one write a second to a document.
+const SLOWEST_BEAT: Duration = Duration::from_secs(2);
+const _: () = assert!(SLOWEST_BEAT.as_secs() * 2 < STALE_AFTER.as_secs());
+
+/// How often a master with this `ttl` writes its heartbeat.
+fn beat_interval(ttl: Duration) -> Duration {
+    (ttl / 4).min(SLOWEST_BEAT)
+}
 
 #[derive(Debug, Clone, Copy)]
 struct Confirmed {
@@ -97,7 +108,7 @@ impl Lease {
     pub async fn run(self: Arc<Self>, store: Arc<dyn Store>, stop: CancellationToken) {
         let mut beat = 0;
         let mut version = None;
-        let mut ticks = tokio::time::interval(self.ttl / 4);
+        let mut ticks = tokio::time::interval(beat_interval(self.ttl));
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
@@ -205,6 +216,10 @@ impl Observer {
 mod tests {
     use super::*;
     use crate::clock::SystemClock;
+    use crate::store::Change;
+    use crate::store::sqlite::{SqliteOptions, SqliteStore};
+    use futures::StreamExt;
+    use std::collections::HashSet;
 
     fn lease() -> Arc<Lease> {
         let mut rng = rand::rng();
@@ -236,6 +251,27 @@ mod tests {
         let late = start + Duration::from_millis(1500);
         lease.confirm(start + Duration::from_millis(800), wall, late);
         assert!(lease.spend_until_at(1, late).is_err());
+    }
+
+    /// The longest lease that the configuration takes: a master hears its own heartbeats often enough to trust its feed.
+    #[tokio::test]
+    async fn a_long_lease_is_confirmed_as_often_as_the_feed_needs() {
+        assert_eq!(beat_interval(Duration::from_secs(1)), Duration::from_millis(250));
+        let dir = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(&dir.path().join("db"), SqliteOptions::default()).await.unwrap();
+        let store: Arc<dyn Store> = Arc::new(store);
+        let mut changes = store.changes(None).await.unwrap();
+        let longest = Duration::from_secs(60);
+        let lease = Lease::new(MasterId::random(&mut rand::rng()), longest, Arc::new(SystemClock));
+        let beating = tokio::spawn(lease.run(Arc::clone(&store), CancellationToken::new()));
+        let mut beats = HashSet::new();
+        while beats.len() < 2 {
+            let change = tokio::time::timeout(STALE_AFTER, changes.next()).await.expect("within the feed's patience");
+            if let Change::Put(document) = change.unwrap().unwrap().change {
+                beats.insert(repo::decode::<Heartbeat>(document).unwrap().value.beat);
+            }
+        }
+        beating.abort();
     }
 
     #[test]
