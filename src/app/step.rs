@@ -189,3 +189,68 @@ impl Ctx {
         self.parts.keys.bake(node, Grant::Read, &[])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::app::keys::field;
+    use crate::app::{claim, testing};
+    use crate::clock::SystemClock;
+    use crate::model::node::Secrets;
+    use crate::store::sqlite::{SqliteOptions, SqliteStore};
+    use time::OffsetDateTime;
+    use time::format_description::well_known::Rfc3339;
+    use tokio_util::sync::CancellationToken;
+
+    /// The end that is written into a macaroon.
+    fn end_of(macaroon: &Macaroon) -> Option<OffsetDateTime> {
+        let text = String::from_utf8_lossy(macaroon.as_bytes()).into_owned();
+        let (_, end) = text.split_once("time-before ")?;
+        OffsetDateTime::parse(&end[..=end.find('Z')?], &Rfc3339).ok()
+    }
+
+    /// A node with a root key.
+    fn node_of(parts: &Parts) -> Node {
+        let mut node = testing::node();
+        let seal = |name| parts.keys.seal(node.id.as_str(), name, &[7; 32]).unwrap();
+        node.secrets = Some(Secrets {
+            seed: seal(field::SEED),
+            wallet_password: seal(field::WALLET_PASSWORD),
+            macaroon_root_key: seal(field::MACAROON_ROOT_KEY),
+            invoice_key: seal(field::INVOICE_KEY),
+        });
+        node
+    }
+
+    #[tokio::test]
+    async fn what_spends_ends_with_the_claim_and_what_looks_does_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(&dir.path().join("db"), SqliteOptions::default()).await.unwrap();
+        let parts = Parts::for_tests(Arc::new(store), Arc::new(SystemClock));
+        let stop = CancellationToken::new();
+        let beating = tokio::spawn(Arc::clone(&parts.lease).run(Arc::clone(&parts.store), stop.clone()));
+        while parts.lease.term().is_err() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let claimed = claim::claim(&*parts.store, &parts.lease, &parts.observer, "it").await.unwrap().unwrap();
+        let ctx = Ctx { parts: Arc::clone(&parts), claim: Arc::new(claimed), locks: Arc::default() };
+        let node = node_of(&parts);
+        for grant in [Grant::Pay, Grant::OpenChannel, Grant::CloseChannel, Grant::Withdraw, Grant::Peers] {
+            // The lease is extended all the time: between two equal answers it was not.
+            loop {
+                let before = ctx.claim.spend_until().unwrap();
+                let macaroon = ctx.spending_macaroon(&node, grant).unwrap();
+                if before == ctx.claim.spend_until().unwrap() {
+                    assert_eq!(end_of(&macaroon), Some(before), "{grant:?}");
+                    break;
+                }
+            }
+        }
+        assert_eq!(end_of(&ctx.reading_macaroon(&node).unwrap()), None);
+        stop.cancel();
+        beating.await.unwrap();
+        tokio::time::sleep(parts.lease.ttl()).await;
+        let late = ctx.spending_macaroon(&node, Grant::Pay);
+        assert!(matches!(late, Err(crate::error::Error::ClaimLost)), "{late:?}");
+    }
+}

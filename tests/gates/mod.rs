@@ -4,6 +4,7 @@
 
 mod backup;
 mod bad_input;
+mod expiry;
 mod idempotency;
 mod money;
 mod node_states;
