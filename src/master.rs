@@ -106,7 +106,7 @@ impl Master {
     }
 
     /// Runs until `stop`, then ends in order: `/readyz` fails, waiting calls answer, streams end; running steps get their
-    /// grace, and claims are released; last of all the heartbeat is taken away.
+    /// grace, and claims are released; last of all nobody listens any more and the heartbeat is taken away.
     ///
     /// # Errors
     /// When a part of the master ended by itself.
@@ -127,7 +127,8 @@ impl Master {
             clock: Arc::clone(&self.parts.clock),
             network: self.config.deployment.network,
         };
-        spawn(&mut work, "http", self.http.run(state, stop.clone()));
+        // Who asks is answered until the last step has ended: that this master is not ready, or how an operation is.
+        spawn(&mut base, "http", self.http.run(state, stop.clone(), base_stop.clone()));
         let (fleet, credentials, listener) = (Arc::clone(&self.fleet), self.credentials.clone(), self.agents);
         let agents_stop = stop.clone();
         spawn(&mut work, "agents", async move { agents::serve(listener, fleet, &credentials, agents_stop).await });

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// How long calls that are under way get to end once the server shuts down. Waiting calls and streams end at once.
+/// How long calls that are under way get to end once the server closes. Waiting calls and streams have ended before.
 const GRACE: Duration = Duration::from_secs(10);
 /// HTTP/2 calls at a time on one connection.
 const STREAMS_PER_CONNECTION: u32 = 512;
@@ -77,17 +77,23 @@ impl BoundServer {
         format!("{scheme}://{}", self.address)
     }
 
-    /// Serves until `shutdown`, then ends what is under way: `/readyz` fails, waiting calls answer 202, streams end.
+    /// Serves. From `shutdown` on nobody is kept: `/readyz` fails, waiting calls answer 202, streams end; whoever has not
+    /// heard of it yet is still answered. From `close` on nobody is: calls under way end, and the server with them.
     ///
     /// # Errors
     /// The listener broke.
-    pub async fn run(self, state: AppState, shutdown: CancellationToken) -> Result<(), ServeError> {
-        let dispatcher = Arc::new(Dispatcher::new(state, self.config.clone(), shutdown.clone()));
+    pub async fn run(
+        self,
+        state: AppState,
+        shutdown: CancellationToken,
+        close: CancellationToken,
+    ) -> Result<(), ServeError> {
+        let dispatcher = Arc::new(Dispatcher::new(state, self.config.clone(), shutdown));
         let app = router::router(dispatcher);
         let handle = Handle::new();
         let stopper = handle.clone();
         let stop = tokio::spawn(async move {
-            shutdown.cancelled().await;
+            close.cancelled().await;
             stopper.graceful_shutdown(Some(GRACE));
         });
         // An answer over HTTP/2 may be several writes; none of them is to wait for the other side's acknowledgement.
@@ -102,14 +108,6 @@ impl BoundServer {
         stop.abort();
         Ok(served?)
     }
-}
-
-/// [`BoundServer::bind`] and [`BoundServer::run`].
-///
-/// # Errors
-/// See [`ServeError`].
-pub async fn serve(config: HttpSection, state: AppState, shutdown: CancellationToken) -> Result<(), ServeError> {
-    BoundServer::bind(config)?.run(state, shutdown).await
 }
 
 async fn listen<A>(mut server: Server<SocketAddr, A>, config: &HttpSection, app: Router) -> std::io::Result<()>

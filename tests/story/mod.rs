@@ -7,6 +7,7 @@ mod frozen_peer;
 mod pay;
 mod races;
 mod restart;
+mod shutdown;
 
 use crate::harness::{self, Deployment, Setup};
 use serde_json::json;

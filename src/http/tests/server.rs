@@ -95,7 +95,8 @@ async fn one_app_cannot_take_all_the_places() {
 async fn serve(api: &Api, config: HttpSection) -> (BoundUrl, tokio::task::JoinHandle<Result<(), ServeError>>) {
     let server = BoundServer::bind(config).expect("binds");
     let bound = BoundUrl { url: server.url(), address: server.address() };
-    let running = tokio::spawn(server.run(api.state.clone(), api.shutdown.clone()));
+    let close = api.shutdown.clone();
+    let running = tokio::spawn(server.run(api.state.clone(), api.shutdown.clone(), close));
     (bound, running)
 }
 
@@ -152,7 +153,10 @@ async fn the_end_is_orderly() {
     let api = Api::new().await;
     let key = api.shop().await;
     let id = api.operation(Some("shop"), State::Running).await;
-    let (bound, running) = serve(&api, config()).await;
+    let server = BoundServer::bind(config()).expect("binds");
+    let bound = BoundUrl { url: server.url(), address: server.address() };
+    let close = CancellationToken::new();
+    let running = tokio::spawn(server.run(api.state.clone(), api.shutdown.clone(), close.clone()));
     let client = reqwest::Client::new();
     let mut stream = client
         .get(format!("{}/lnd/v1/operations/{id}", bound.url))
@@ -165,6 +169,11 @@ async fn the_end_is_orderly() {
     assert_eq!(reqwest::get(format!("{}/readyz", bound.url)).await.expect("an answer").status(), 200);
     api.shutdown.cancel();
     while stream.chunk().await.expect("an orderly end").is_some() {}
+    // Balancers hear of it, and who asks what became of an operation is told.
+    assert_eq!(reqwest::get(format!("{}/readyz", bound.url)).await.expect("an answer").status(), 503);
+    let asked = client.get(format!("{}/lnd/v1/operations/{id}", bound.url)).bearer_auth(&key).send();
+    assert_eq!(asked.await.expect("an answer").status(), 200);
+    close.cancel();
     tokio::time::timeout(SOON, running)
         .await
         .expect("an open stream does not hold it up")
