@@ -5,16 +5,17 @@
 //! Values that are secrets come from files of their own or from the environment.
 
 pub mod agent;
+pub mod chain;
 mod secret;
 mod sections;
 mod serving;
 mod setting;
 mod source;
 
+pub use chain::{ChainBackend, ChainRpc, ChainSection};
 pub use secret::SecretSource;
 pub use sections::{
-    ChainBackend, ChainSection, DeploymentSection, FundingSection, LndSection, PaymentsSection, SealSection,
-    StoreSection, TreasurySection,
+    DeploymentSection, FundingSection, LndSection, PaymentsSection, SealSection, StoreSection, TreasurySection,
 };
 pub use serving::{AgentsSection, HttpSection, LogFormat, LogSection, MasterSection};
 pub use source::{ConfigFault, ENV_PREFIX, Origin};
@@ -110,7 +111,10 @@ impl Config {
             found.push(("funding.initial_funding_sat", "needs a treasury: [treasury] is missing".to_owned()));
         }
         if deployment.as_ref().is_some_and(|d| d.network == Network::Mainnet) {
-            mainnet(http.as_ref(), limits.as_ref(), &mut found);
+            mainnet(http.as_ref(), seal.as_ref(), limits.as_ref(), &mut found);
+        }
+        if let (Some(deployment), Some(chain)) = (&deployment, &chain) {
+            chain.validate_on(deployment.network, lnd.as_ref(), &mut found);
         }
         settings.found(found);
 
@@ -133,19 +137,24 @@ impl Config {
 }
 
 /// What must be there where the money is real.
-fn mainnet(http: Option<&HttpSection>, limits: Option<&Limits>, found: &mut Found) {
+fn mainnet(http: Option<&HttpSection>, seal: Option<&SealSection>, limits: Option<&Limits>, found: &mut Found) {
     if http.is_some_and(|http| http.tls_cert.is_none() && http.tls_key.is_none()) {
         found.push(("http.tls_cert", "is missing: on mainnet the API is HTTPS".to_owned()));
     }
+    let of_environment = |(_, source): &(u32, SecretSource)| matches!(source, SecretSource::Value(_));
+    if seal.is_some_and(|seal| seal.keys.iter().any(of_environment)) {
+        let message = "is in the environment, which children inherit and process listings show: on mainnet give \
+                       key_file or key_files";
+        found.push(("seal.key", message.to_owned()));
+    }
     let Some(limits) = limits else { return };
-    let all = [
-        ("limits.nodes", limits.nodes),
-        ("limits.creates_per_hour", limits.creates_per_hour),
-        ("limits.funding_sat_per_day", limits.funding_sat_per_day),
-        ("limits.outgoing_sat_per_day", limits.outgoing_sat_per_day),
-    ];
-    let unset = all.into_iter().filter(|(_, limit)| limit.is_none());
-    found.extend(unset.map(|(key, _)| (key, "is missing: on mainnet every ceiling is set".to_owned())));
+    let ceilings = limits.unset().into_iter().map(|name| match name {
+        "nodes" => "limits.nodes",
+        "creates_per_hour" => "limits.creates_per_hour",
+        "funding_sat_per_day" => "limits.funding_sat_per_day",
+        _ => "limits.outgoing_sat_per_day",
+    });
+    found.extend(ceilings.map(|key| (key, "is missing: on mainnet every ceiling is set".to_owned())));
 }
 
 /// The variables of this process that may be settings.
@@ -160,3 +169,7 @@ pub fn environment() -> Vec<(String, String)> {
 #[cfg(test)]
 #[path = "config/tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "config/network_tests.rs"]
+mod network_tests;

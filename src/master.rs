@@ -1,6 +1,9 @@
 //! A master: builds the adapters, runs them, and ends them in order. Nothing else names them all.
 
 mod build;
+mod spec;
+
+pub use spec::node_spec;
 
 use crate::app::directory::Directory;
 use crate::app::executor::Executor;

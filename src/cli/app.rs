@@ -2,10 +2,9 @@
 
 use super::admin::{self, Admin, ListArgs, app_id, now, shown};
 use super::{ConfigArgs, Failure, Output};
-use crate::error::StoreError;
-use crate::model::AppId;
 use crate::model::app::{App, Limits};
 use crate::model::limits::{Reservation, Usage};
+use crate::model::{AppId, Network};
 use crate::store::repo;
 use clap::Subcommand;
 use serde_json::{Value, json};
@@ -25,7 +24,8 @@ pub enum AppCommand {
     },
     /// List all apps with their limits and what is used of them
     List(ListArgs),
-    /// Change limits; those that are not named stay. Unset means refused, except on simnet and regtest
+    /// Change limits; those that are not named stay. Unset means refused, except on simnet and regtest; on mainnet all
+    /// of them are set
     Limits {
         /// The app
         #[arg(value_parser = app_id)]
@@ -89,9 +89,10 @@ pub async fn run(command: AppCommand) -> Result<(), Failure> {
 }
 
 async fn create(id: AppId, limits: &LimitArgs, config: &ConfigArgs) -> Result<(), Failure> {
-    let Admin { store, .. } = admin::open(config).await?;
+    let Admin { store, config, .. } = admin::open(config).await?;
     let mut app = App { id, limits: Limits::default(), created_at: now() };
     limits.apply(&mut app.limits);
+    refuse_unset(config.deployment.network, &app.limits)?;
     match store.commit(vec![repo::create(&app)?]).await {
         Ok(_) => println!("app {} is made", app.id),
         Err(e) if e.is_conflict() => return Err(Failure::Failed(format!("there is an app {} already", app.id))),
@@ -100,10 +101,23 @@ async fn create(id: AppId, limits: &LimitArgs, config: &ConfigArgs) -> Result<()
     Ok(())
 }
 
+/// On mainnet an app has every limit, from its first moment on.
+fn refuse_unset(network: Network, limits: &Limits) -> Result<(), Failure> {
+    if network != Network::Mainnet {
+        return Ok(());
+    }
+    let missing = limits.unset().into_iter();
+    let faults: Vec<String> = missing
+        .map(|name| format!("--{} is missing: on mainnet every limit of an app is set", name.replace('_', "-")))
+        .collect();
+    if faults.is_empty() { Ok(()) } else { Err(Failure::Usage(faults)) }
+}
+
 async fn change(id: &AppId, limits: &LimitArgs, config: &ConfigArgs) -> Result<(), Failure> {
-    let Admin { store, .. } = admin::open(config).await?;
-    let changed = repo::modify::<App, StoreError>(&*store, id.as_str(), |app| {
+    let Admin { store, config, .. } = admin::open(config).await?;
+    let changed = repo::modify::<App, Failure>(&*store, id.as_str(), |app| {
         limits.apply(&mut app.limits);
+        refuse_unset(config.deployment.network, &app.limits)?;
         Ok(Some(Vec::new()))
     });
     match changed.await? {

@@ -1,9 +1,11 @@
 //! `scale-lnd config check`: every fault of a master's configuration at once, the files it names included.
 
 use super::{ConfigArgs, Failure, admin, in_a_line};
-use crate::config::Config;
+use crate::config::chain::fault_of_password;
+use crate::config::{ChainBackend, Config};
 use crate::deployment;
 use clap::Subcommand;
+use secrecy::ExposeSecret;
 use std::path::Path;
 
 /// Verbs about the configuration.
@@ -30,10 +32,17 @@ fn faults_of_files(config: &Config) -> Vec<String> {
     if let Err(e) = deployment::sealer(&config.seal) {
         faults.push(format!("seal: {}", in_a_line(&e)));
     }
-    if let Err(message) = config.chain.rpc_password.text() {
-        faults.push(format!("chain.rpc_password_file: {message}"));
+    if let Some(rpc) = config.chain.backend.rpc() {
+        let found = match rpc.password.text() {
+            Ok(password) => fault_of_password(password.expose_secret()).map(str::to_owned),
+            Err(message) => Some(message),
+        };
+        faults.extend(found.map(|message| format!("chain.rpc_password_file: {message}")));
     }
-    let mut files = vec![("chain.rpc_cert_file", config.chain.rpc_cert_file.as_path())];
+    let mut files = Vec::new();
+    if let ChainBackend::Btcd { cert_file, .. } = &config.chain.backend {
+        files.push(("chain.rpc_cert_file", cert_file.as_path()));
+    }
     files.extend(config.http.tls_cert.as_deref().map(|path| ("http.tls_cert", path)));
     files.extend(config.http.tls_key.as_deref().map(|path| ("http.tls_key", path)));
     if let Some(treasury) = &config.treasury {

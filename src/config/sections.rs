@@ -19,11 +19,20 @@ pub struct DeploymentSection {
     pub network: Network,
 }
 
+/// What an operator says of a deployment on mainnet, word for word.
+pub const REAL_MONEY: &str = "i understand that this is real money";
+
 impl Part for DeploymentSection {
     const NAME: &'static str = "deployment";
 
     fn read(s: &mut Section<'_>) -> Option<Self> {
         let (name, network) = (s.required("name"), s.required("network"));
+        let acknowledged: Option<String> = s.optional("mainnet_acknowledged");
+        if acknowledged.as_deref().is_some_and(|said| said != REAL_MONEY) {
+            s.fault("mainnet_acknowledged", format!("must be \"{REAL_MONEY}\", word for word"));
+        } else if acknowledged.is_none() && network == Some(Network::Mainnet) {
+            s.fault("mainnet_acknowledged", format!("is missing: on mainnet it must be \"{REAL_MONEY}\""));
+        }
         Some(Self { name: name?, network: network? })
     }
 
@@ -97,77 +106,6 @@ impl Part for SealSection {
         }
         if versions.windows(2).any(|pair| pair.first() == pair.last()) {
             found.push(("seal.key_files", "two sealing keys have the same version".to_owned()));
-        }
-    }
-}
-
-/// `[chain]`: the chain backend of the lnds.
-#[derive(Debug, Clone)]
-pub struct ChainSection {
-    /// Which software it is.
-    pub backend: ChainBackend,
-    /// Its RPC, `host:port` as the hosts reach it.
-    pub rpc_host: String,
-    /// Its RPC user.
-    pub rpc_user: String,
-    /// Its RPC password.
-    pub rpc_password: SecretSource,
-    /// Its RPC certificate (PEM).
-    pub rpc_cert_file: PathBuf,
-    /// A fixed fee rate for on-chain transactions, satoshi a virtual byte, where there are no estimates worth having
-    /// (simnet and regtest: 2 by default; elsewhere lnd estimates).
-    pub fixed_sat_per_vbyte: Option<u64>,
-}
-
-/// A chain backend that lnd can use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ChainBackend {
-    /// btcd over its RPC.
-    Btcd,
-}
-
-impl Setting for ChainBackend {
-    fn parse(raw: Raw) -> Result<Self, String> {
-        match String::parse(raw)?.as_str() {
-            "btcd" => Ok(Self::Btcd),
-            _ => Err("must be btcd".to_owned()),
-        }
-    }
-}
-
-impl ChainSection {
-    /// The rate that is used on `network`, where lnd does not estimate it.
-    #[must_use]
-    pub fn sat_per_vbyte_on(&self, network: Network) -> Option<u64> {
-        self.fixed_sat_per_vbyte.or(network.is_playground().then_some(2))
-    }
-}
-
-impl Part for ChainSection {
-    const NAME: &'static str = "chain";
-
-    fn read(s: &mut Section<'_>) -> Option<Self> {
-        let backend = s.or("backend", ChainBackend::Btcd);
-        let (rpc_host, rpc_user, rpc_cert_file) =
-            (s.required("rpc_host"), s.required("rpc_user"), s.required("rpc_cert_file"));
-        let fixed_sat_per_vbyte = s.optional("fixed_sat_per_vbyte");
-        let rpc_password = s.required_secret("rpc_password", "rpc_password_file");
-        Some(Self {
-            backend,
-            rpc_host: rpc_host?,
-            rpc_user: rpc_user?,
-            rpc_password: rpc_password?,
-            rpc_cert_file: rpc_cert_file?,
-            fixed_sat_per_vbyte,
-        })
-    }
-
-    fn validate(&self, found: &mut Found) {
-        if !is_host_and_port(&self.rpc_host) {
-            found.push(("chain.rpc_host", "must be an address with a port, such as 127.0.0.1:8334".to_owned()));
-        }
-        if self.fixed_sat_per_vbyte.is_some_and(|rate| !(1..=10_000).contains(&rate)) {
-            found.push(("chain.fixed_sat_per_vbyte", "must be from 1 to 10000".to_owned()));
         }
     }
 }

@@ -249,6 +249,23 @@ impl Section<'_> {
         Some(given)
     }
 
+    /// Whether a setting was given and not asked for yet.
+    pub fn is_given(&self, key: &str) -> bool {
+        self.settings.given.contains_key(&(self.name.to_owned(), key.to_owned()))
+    }
+
+    /// Refuses a setting that is known but means nothing here, if it was given.
+    pub fn refuse(&mut self, key: &'static str, message: impl Into<String>) {
+        if let Some(given) = self.take(key) {
+            self.fault_at(key, Some(given.origin), message);
+        }
+    }
+
+    /// Passes over a setting of which nothing can be said.
+    pub fn ignore(&mut self, key: &'static str) {
+        self.take(key);
+    }
+
     /// Records what is wrong with a setting that was asked for before.
     pub fn fault(&mut self, key: &str, message: impl Into<String>) {
         let origin = self.settings.seen.get(&(self.name.to_owned(), key.to_owned())).cloned();
@@ -313,8 +330,7 @@ impl Section<'_> {
 
     /// A secret that must be there, from the environment or else from a file of its own.
     pub fn required_secret(&mut self, key: &'static str, key_file: &'static str) -> Option<SecretSource> {
-        let place = (self.name.to_owned(), key.to_owned());
-        if self.settings.given.contains_key(&place) {
+        if self.is_given(key) {
             return self.secret_or_file(key, key_file);
         }
         self.known.push(key);

@@ -35,6 +35,8 @@ const STOP_LIMIT: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone)]
 pub struct ChainAccess {
     pub rpc: SocketAddr,
+    /// Where its peers reach it; it serves compact block filters.
+    pub p2p: SocketAddr,
     pub user: String,
     pub password: SecretString,
     /// A file with the password and nothing else.
@@ -49,13 +51,15 @@ pub struct Btcd {
     pub access: ChainAccess,
     pub rpc: ChainRpc,
     process: Spawned,
-    _port: PortClaim,
+    _ports: [PortClaim; 2],
 }
 
 /// What is kept in `access.json`.
 #[derive(Serialize, Deserialize)]
 struct Saved {
     port: u16,
+    #[serde(default)]
+    p2p_port: Option<u16>,
     user: String,
     password: String,
 }
@@ -72,7 +76,7 @@ impl Btcd {
         mining_address: Option<&str>,
     ) -> Result<Self, DevError> {
         private_dir(dir)?;
-        let (access, port) = prepare(dir, mining_address)?;
+        let (access, ports) = prepare(dir, mining_address)?;
         let certificate = fs::read(&access.certificate).map_err(DevError::file("read", &access.certificate))?;
         let rpc = ChainRpc::new(access.rpc, &access.user, access.password.clone(), &certificate)?;
         let log = dir.join("btcd.log");
@@ -95,7 +99,7 @@ impl Btcd {
                 return Err(DevError::Ended { name: "btcd".into(), exit, log: log_end(&log) });
             }
         }
-        Ok(Self { access, rpc, process, _port: port })
+        Ok(Self { access, rpc, process, _ports: ports })
     }
 
     pub fn pid(&self) -> i32 {
@@ -115,21 +119,22 @@ impl Btcd {
 }
 
 /// Writes what btcd needs to start, keeping what an earlier run chose.
-fn prepare(dir: &Path, mining_address: Option<&str>) -> Result<(ChainAccess, PortClaim), DevError> {
-    let (saved, port) = saved_access(&dir.join("access.json"))?;
+fn prepare(dir: &Path, mining_address: Option<&str>) -> Result<(ChainAccess, [PortClaim; 2]), DevError> {
+    let (saved, ports) = saved_access(&dir.join("access.json"))?;
     let certificate = dir.join("rpc.cert");
     if !certificate.exists() || !dir.join("rpc.key").exists() {
         make_certificate(dir)?;
     }
     let password_file = dir.join("rpc.password");
     write_private(&password_file, saved.password.as_bytes())?;
-    let rpc = SocketAddr::from((Ipv4Addr::LOCALHOST, saved.port));
+    let [rpc, p2p] = ports.each_ref().map(|claim| SocketAddr::from((Ipv4Addr::LOCALHOST, claim.port)));
     let password = SecretString::from(saved.password);
     let dir = dir.display();
     let (user, secret) = (&saved.user, password.expose_secret());
-    // lnd keeps about three websockets to it, and every user has an lnd.
+    // lnd keeps about three websockets to it, or with neutrino is a peer, and every user has an lnd. All of them come from
+    // one address, so that to ban one would be to ban all.
     let mut lines = format!(
-        "[Application Options]\nsimnet=1\nnolisten=1\nnodnsseed=1\ntxindex=1\ndatadir={dir}/data\nlogdir={dir}/logs\n\
+        "[Application Options]\nsimnet=1\nlisten={p2p}\nmaxpeers=1000\nnobanning=1\nnodnsseed=1\ntxindex=1\ndatadir={dir}/data\nlogdir={dir}/logs\n\
          rpclisten={rpc}\nrpcuser={user}\nrpcpass={secret}\nrpccert={dir}/rpc.cert\nrpckey={dir}/rpc.key\n\
          rpcmaxclients=1000\nrpcmaxwebsockets=5000\nrpcmaxconcurrentreqs=1000\n"
     );
@@ -137,23 +142,24 @@ fn prepare(dir: &Path, mining_address: Option<&str>) -> Result<(ChainAccess, Por
         lines.push_str(&format!("miningaddr={address}\n"));
     }
     write_private(Path::new(&format!("{dir}/btcd.conf")), lines.as_bytes())?;
-    Ok((ChainAccess { rpc, user: saved.user, password, password_file, certificate }, port))
+    Ok((ChainAccess { rpc, p2p, user: saved.user, password, password_file, certificate }, ports))
 }
 
-fn saved_access(path: &Path) -> Result<(Saved, PortClaim), DevError> {
+fn saved_access(path: &Path) -> Result<(Saved, [PortClaim; 2]), DevError> {
     let saved = match fs::read(path) {
         Ok(text) => serde_json::from_slice::<Saved>(&text).ok(),
         Err(_) => None,
     };
-    let claim = claim_port(saved.as_ref().map(|saved| saved.port))?;
-    let port = claim.port;
+    let rpc = claim_port(saved.as_ref().map(|saved| saved.port))?;
+    let p2p = claim_port(saved.as_ref().and_then(|saved| saved.p2p_port))?;
+    let (port, p2p_port) = (rpc.port, Some(p2p.port));
     let access = match saved {
-        Some(saved) => Saved { port, ..saved },
-        None => Saved { port, user: "scale-lnd".to_owned(), password: random_password()? },
+        Some(saved) => Saved { port, p2p_port, ..saved },
+        None => Saved { port, p2p_port, user: "scale-lnd".to_owned(), password: random_password()? },
     };
     let text = serde_json::to_vec(&access).map_err(|error| DevError::file("write", path)(error.into()))?;
     write_private(path, &text)?;
-    Ok((access, claim))
+    Ok((access, [rpc, p2p]))
 }
 
 fn random_password() -> Result<String, DevError> {

@@ -20,6 +20,7 @@ pub fn write_file(path: &Path, system: &System) -> Result<(), DevError> {
         "config": system.home.dir("master.toml"),
         "chain": {
             "rpc": chain.rpc,
+            "p2p": chain.p2p,
             "user": chain.user,
             "password": chain.password.expose_secret(),
             "certificate": chain.certificate,

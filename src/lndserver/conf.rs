@@ -1,8 +1,9 @@
 //! Writes an lnd.conf. Everything lnd is told is in this file, which only the agent's user can read; nothing secret is in
 //! its arguments or its environment.
 
+use super::backend::Backend;
 use super::files::NodeDir;
-use super::spec::{Backend, NodeSpec};
+use super::spec::NodeSpec;
 use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -56,7 +57,9 @@ pub fn render(spec: &NodeSpec, dir: &NodeDir, address: IpAddr, ports: Ports) -> 
     if !spec.alias.is_empty() {
         conf.set("alias", &spec.alias);
     }
-    if spec.network.is_playground() {
+    // lnd looks for peers of the lightning network under names it knows by the genesis block, which all signets share: in
+    // another signet it would come to the nodes of the public one.
+    if spec.network.is_playground() || spec.signet.challenge.is_some() {
         conf.set("nobootstrap", true);
     }
     // What lnd says before its log is there, and what it dies of, goes to its output; the rest only to its log.
@@ -64,11 +67,25 @@ pub fn render(spec: &NodeSpec, dir: &NodeDir, address: IpAddr, ports: Ports) -> 
     // Masters ping idle connections, to notice a host that vanished.
     conf.set("grpc.client-allow-ping-without-stream", true);
     conf.set(&format!("bitcoin.{}", spec.network), true);
+    signet(&mut conf, spec);
     backend(&mut conf, &spec.backend, dir);
     for option in &spec.options {
         conf.set(option.name(), option.value());
     }
     conf.0
+}
+
+fn signet(conf: &mut Conf, spec: &NodeSpec) {
+    // Whatever signet a bitcoind is on, lnd takes it for the public one (it asks for the genesis block), and refuses it
+    // where it was told of another.
+    if let Some(challenge) = &spec.signet.challenge
+        && !matches!(spec.backend, Backend::Bitcoind { .. })
+    {
+        conf.set("bitcoin.signetchallenge", challenge);
+    }
+    for name in &spec.signet.seed_nodes {
+        conf.set("bitcoin.signetseednode", name);
+    }
 }
 
 fn backend(conf: &mut Conf, backend: &Backend, dir: &NodeDir) {
@@ -93,10 +110,15 @@ fn backend(conf: &mut Conf, backend: &Backend, dir: &NodeDir) {
                 None => conf.set("bitcoind.rpcpolling", true),
             }
         }
-        Backend::Neutrino { peers } => {
+        Backend::Neutrino { peers, other_peers, headers } => {
             conf.set("bitcoin.node", "neutrino");
+            let name = if *other_peers { "neutrino.addpeer" } else { "neutrino.connect" };
             for peer in peers {
-                conf.set("neutrino.connect", peer);
+                conf.set(name, peer);
+            }
+            if let Some(headers) = headers {
+                conf.set("neutrino.blockheaderssource", &headers.block);
+                conf.set("neutrino.filterheaderssource", &headers.filter);
             }
         }
         Backend::None => conf.set("bitcoin.node", "nochainbackend"),
@@ -133,19 +155,23 @@ impl Conf {
 
 #[cfg(test)]
 mod tests {
+    use super::super::backend::{HeaderSources, Zmq};
     use super::super::files::DataDir;
     use super::super::options::LndOption;
-    use super::super::spec::Password;
+    use super::super::spec::{Password, Signet};
     use super::*;
     use crate::model::{Network, NodeId};
 
     fn conf(backend: Backend, rest: bool) -> String {
+        conf_on(Network::Simnet, Signet::default(), backend, rest)
+    }
+
+    fn conf_on(network: Network, signet: Signet, backend: Backend, rest: bool) -> String {
         let folder = tempfile::tempdir().unwrap();
         let node = NodeId::parse("n000000000000000000000000").unwrap();
         let dir = DataDir::open(folder.path()).unwrap().node(&node);
         let options = vec![LndOption::parse("protocol.wumbo-channels").unwrap()];
-        let network = Network::Simnet;
-        let spec = NodeSpec { node, slot: 1, network, backend, alias: " alice ".to_owned(), rest, options };
+        let spec = NodeSpec { node, slot: 1, network, backend, alias: " alice ".to_owned(), rest, options, signet };
         let ports = Ports::of_slot(10_100, spec.slot).unwrap();
         render(&spec, &dir, [127, 0, 0, 1].into(), ports).replace(&*dir.path().to_string_lossy(), "DIR")
     }
@@ -180,16 +206,46 @@ mod tests {
         "#);
     }
 
+    fn neutrino(peers: &[&str], other_peers: bool, headers: Option<HeaderSources>) -> Backend {
+        Backend::Neutrino { peers: peers.iter().map(|&peer| peer.to_owned()).collect(), other_peers, headers }
+    }
+
+    fn bitcoind(zmq: Option<Zmq>) -> Backend {
+        let (rpc_host, rpc_user) = ("h:1".to_owned(), "u".to_owned());
+        Backend::Bitcoind { rpc_host, rpc_user, rpc_password: Password::from("p".to_owned()), zmq }
+    }
+
     #[test]
     fn other_backends() {
-        let peers = vec!["a:1".to_owned(), "b:2".to_owned()];
-        let neutrino = conf(Backend::Neutrino { peers }, false);
-        assert!(neutrino.contains("norest=true\n") && !neutrino.contains("restlisten"));
-        assert!(neutrino.contains("bitcoin.node=neutrino\nneutrino.connect=a:1\nneutrino.connect=b:2\n"), "{neutrino}");
-        let (rpc_host, rpc_user) = ("h:1".to_owned(), "u".to_owned());
-        let rpc_password = Password::from("p".to_owned());
-        let polled = conf(Backend::Bitcoind { rpc_host, rpc_user, rpc_password, zmq: None }, false);
-        assert!(polled.contains("bitcoind.rpcpolling=true\n"), "{polled}");
+        let only_these = conf(neutrino(&["a:1", "b:2"], false, None), false);
+        assert!(only_these.contains("norest=true\n") && !only_these.contains("restlisten"));
+        let lines = "bitcoin.node=neutrino\nneutrino.connect=a:1\nneutrino.connect=b:2\nprotocol";
+        assert!(only_these.contains(lines), "{only_these}");
+        let headers = HeaderSources { block: "/b".to_owned(), filter: "https://f".to_owned() };
+        let others = conf(neutrino(&["a:1"], true, Some(headers)), false);
+        let lines = "neutrino.addpeer=a:1\nneutrino.blockheaderssource=/b\nneutrino.filterheaderssource=https://f\n";
+        assert!(others.contains(lines) && !others.contains("connect"), "{others}");
+
+        let polled = conf(bitcoind(None), false);
+        assert!(polled.contains("bitcoind.rpcpolling=true\n") && !polled.contains("zmq"), "{polled}");
+        let zmq = Zmq { block: "tcp://h:2".to_owned(), tx: "tcp://h:3".to_owned() };
+        let told = conf(bitcoind(Some(zmq)), false);
+        let lines = "bitcoind.zmqpubrawblock=tcp://h:2\nbitcoind.zmqpubrawtx=tcp://h:3\n";
+        assert!(told.contains(lines) && !told.contains("rpcpolling"), "{told}");
+    }
+
+    #[test]
+    fn lnds_of_a_signet_of_ones_own_do_not_come_to_the_public_one() {
+        let own = || Signet { challenge: Some("5121ab51ae".to_owned()), seed_nodes: vec!["seed.example".to_owned()] };
+        let told = conf_on(Network::Signet, own(), neutrino(&[], false, None), false);
+        let lines = "bitcoin.signet=true\nbitcoin.signetchallenge=5121ab51ae\nbitcoin.signetseednode=seed.example\n";
+        assert!(told.contains(lines) && told.contains("nobootstrap=true\n"), "{told}");
+        let of_bitcoind = conf_on(Network::Signet, own(), bitcoind(None), false);
+        assert!(!of_bitcoind.contains("challenge") && of_bitcoind.contains("nobootstrap=true\n"), "{of_bitcoind}");
+        for network in [Network::Testnet4, Network::Signet, Network::Mainnet] {
+            let public = conf_on(network, Signet::default(), neutrino(&[], false, None), false);
+            assert!(!public.contains("nobootstrap") && !public.contains("signetchallenge"), "{public}");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! watches lnds, `backups` notices every channel.backup, `reporter` tells a master. An lnd never depends on the agent's
 //! life: stopping or killing the agent stops no lnd, and the next one adopts them.
 
+pub mod backend;
 mod backups;
 mod board;
 pub mod client;
@@ -24,7 +25,7 @@ mod record;
 mod reporter;
 mod run;
 mod service;
-mod spec;
+pub mod spec;
 mod wire;
 
 pub use config::AgentConfig;

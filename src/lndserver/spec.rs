@@ -1,6 +1,7 @@
 //! How an lnd is to be run, as a master says it and as the agent keeps it: parsed once, so that what is behind these
 //! types fits into an lnd.conf and leaves alone what safety rests on.
 
+use super::backend::Backend;
 use super::options::LndOption;
 use super::proto as v1;
 use crate::model::{Network, NodeId};
@@ -39,50 +40,6 @@ impl fmt::Debug for Password {
     }
 }
 
-/// Where an lnd gets its blocks.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
-pub enum Backend {
-    /// btcd's RPC.
-    Btcd {
-        /// `host:port`.
-        rpc_host: String,
-        /// Its user.
-        rpc_user: String,
-        /// Its password.
-        rpc_password: Password,
-        /// Its certificate (PEM).
-        certificate_pem: String,
-    },
-    /// bitcoind's RPC.
-    Bitcoind {
-        /// `host:port`.
-        rpc_host: String,
-        /// Its user.
-        rpc_user: String,
-        /// Its password.
-        rpc_password: Password,
-        /// ZMQ addresses of raw blocks and transactions; none: the RPC is polled.
-        zmq: Option<Zmq>,
-    },
-    /// Compact block filters from these peers (`host:port`), or from any.
-    Neutrino {
-        /// The peers.
-        peers: Vec<String>,
-    },
-    /// No chain: lnd runs, but never syncs.
-    None,
-}
-
-/// bitcoind's ZMQ addresses.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Zmq {
-    /// `zmqpubrawblock`.
-    pub block: String,
-    /// `zmqpubrawtx`.
-    pub tx: String,
-}
-
 /// How an lnd is to be run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeSpec {
@@ -100,6 +57,48 @@ pub struct NodeSpec {
     pub rest: bool,
     /// Further options of lnd.
     pub options: Vec<LndOption>,
+    /// Which signet it is, where it is not the public one.
+    #[serde(default)]
+    pub signet: Signet,
+}
+
+/// Which signet it is; nothing said: the public one.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Signet {
+    /// Its challenge, hexadecimal.
+    pub challenge: Option<String>,
+    /// The names under which its nodes are found.
+    pub seed_nodes: Vec<String>,
+}
+
+impl Signet {
+    /// Reads what was said of it.
+    ///
+    /// # Errors
+    /// The field at fault: a challenge that is none, or either on another network.
+    pub fn parse(network: Network, challenge: &str, seed_nodes: Vec<String>) -> Result<Self, SpecError> {
+        // btcd's chain parameters write its length into one byte, which a script of 253 bytes and more does not fit.
+        const LONGEST: usize = 252;
+        let challenge = (!challenge.is_empty()).then(|| challenge.to_owned());
+        for (field, given) in [("signet_challenge", challenge.is_some()), ("signet_seed_nodes", !seed_nodes.is_empty())]
+        {
+            if given && network != Network::Signet {
+                return Err(fault(field, "is for signet only"));
+            }
+        }
+        let is_script = |text: &String| hex::decode(text).is_ok_and(|script| (1..=LONGEST).contains(&script.len()));
+        if !challenge.iter().all(is_script) {
+            return Err(fault("signet_challenge", "must be 1 to 252 bytes, in hexadecimal digits"));
+        }
+        let fits = |name: &String| {
+            let fits = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-');
+            !name.is_empty() && name.bytes().all(fits)
+        };
+        if !seed_nodes.iter().all(fits) {
+            return Err(fault("signet_seed_nodes", "must be names of hosts, without ports"));
+        }
+        Ok(Self { challenge, seed_nodes })
+    }
 }
 
 /// Why a specification is not accepted.
@@ -112,12 +111,12 @@ pub struct SpecError {
     pub reason: String,
 }
 
-fn fault(field: &'static str, reason: impl Into<String>) -> SpecError {
+pub(super) fn fault(field: &'static str, reason: impl Into<String>) -> SpecError {
     SpecError { field, reason: reason.into() }
 }
 
 /// A value that stays on its line of an lnd.conf.
-fn line(field: &'static str, text: String) -> Result<String, SpecError> {
+pub(super) fn line(field: &'static str, text: String) -> Result<String, SpecError> {
     if text.is_empty() {
         return Err(fault(field, "is missing"));
     }
@@ -137,48 +136,16 @@ impl TryFrom<v1::NodeSpec> for NodeSpec {
         }
         let options =
             wire.extra_args.iter().map(|arg| LndOption::parse(arg).map_err(|e| fault("extra_args", e.to_string())));
+        let network = Network::parse(&wire.network).ok_or_else(|| fault("network", "is not known"))?;
         Ok(Self {
             node: NodeId::parse(&wire.node_id).ok_or_else(|| fault("node_id", "is not a node's id"))?,
             slot: u16::try_from(wire.slot).map_err(|_| fault("slot", "is out of range"))?,
-            network: Network::parse(&wire.network).ok_or_else(|| fault("network", "is not known"))?,
+            network,
             backend: wire.backend.ok_or_else(|| fault("backend", "is missing"))?.try_into()?,
             alias,
             rest: wire.rest,
             options: options.collect::<Result<_, _>>()?,
-        })
-    }
-}
-
-impl TryFrom<v1::node_spec::Backend> for Backend {
-    type Error = SpecError;
-
-    fn try_from(wire: v1::node_spec::Backend) -> Result<Self, SpecError> {
-        use v1::node_spec::Backend as Wire;
-        Ok(match wire {
-            Wire::Btcd(b) => Self::Btcd {
-                rpc_host: line("btcd.rpc_host", b.rpc_host)?,
-                rpc_user: line("btcd.rpc_user", b.rpc_user)?,
-                rpc_password: Password::from(line("btcd.rpc_password", b.rpc_password)?),
-                certificate_pem: b.certificate_pem,
-            },
-            Wire::Bitcoind(b) => Self::Bitcoind {
-                rpc_host: line("bitcoind.rpc_host", b.rpc_host)?,
-                rpc_user: line("bitcoind.rpc_user", b.rpc_user)?,
-                rpc_password: Password::from(line("bitcoind.rpc_password", b.rpc_password)?),
-                zmq: if b.zmq_block.is_empty() && b.zmq_tx.is_empty() {
-                    None
-                } else {
-                    Some(Zmq {
-                        block: line("bitcoind.zmq_block", b.zmq_block)?,
-                        tx: line("bitcoind.zmq_tx", b.zmq_tx)?,
-                    })
-                },
-            },
-            Wire::Neutrino(n) => {
-                let peers = n.peers.into_iter().map(|peer| line("neutrino.peers", peer));
-                Self::Neutrino { peers: peers.collect::<Result<_, _>>()? }
-            }
-            Wire::None(_) => Self::None,
+            signet: Signet::parse(network, &wire.signet_challenge, wire.signet_seed_nodes)?,
         })
     }
 }
@@ -193,31 +160,8 @@ impl From<&NodeSpec> for v1::NodeSpec {
             alias: spec.alias.clone(),
             rest: spec.rest,
             extra_args: spec.options.iter().map(ToString::to_string).collect(),
-        }
-    }
-}
-
-impl From<&Backend> for v1::node_spec::Backend {
-    fn from(backend: &Backend) -> Self {
-        match backend.clone() {
-            Backend::Btcd { rpc_host, rpc_user, rpc_password, certificate_pem } => Self::Btcd(v1::BtcdBackend {
-                rpc_host,
-                rpc_user,
-                rpc_password: rpc_password.expose().to_owned(),
-                certificate_pem,
-            }),
-            Backend::Bitcoind { rpc_host, rpc_user, rpc_password, zmq } => {
-                let (zmq_block, zmq_tx) = zmq.map(|z| (z.block, z.tx)).unwrap_or_default();
-                Self::Bitcoind(v1::BitcoindBackend {
-                    rpc_host,
-                    rpc_user,
-                    rpc_password: rpc_password.expose().to_owned(),
-                    zmq_block,
-                    zmq_tx,
-                })
-            }
-            Backend::Neutrino { peers } => Self::Neutrino(v1::NeutrinoBackend { peers }),
-            Backend::None => Self::None(v1::NoChain {}),
+            signet_challenge: spec.signet.challenge.clone().unwrap_or_default(),
+            signet_seed_nodes: spec.signet.seed_nodes.clone(),
         }
     }
 }
@@ -241,6 +185,7 @@ mod tests {
             alias: "alice".to_owned(),
             rest: true,
             extra_args: vec!["bitcoin.defaultchanconfs=1".to_owned()],
+            ..v1::NodeSpec::default()
         }
     }
 
@@ -254,10 +199,22 @@ mod tests {
         assert!(!format!("{spec:?}{:?}", wire()).contains("hush"));
     }
 
+    /// What an agent of an earlier release wrote down.
+    #[test]
+    fn a_record_without_the_newer_fields_is_read() {
+        let mut kept = serde_json::to_value(NodeSpec::try_from(wire()).unwrap()).unwrap();
+        kept.as_object_mut().unwrap().remove("signet").unwrap();
+        kept["backend"] = serde_json::json!({ "kind": "neutrino", "peers": ["a:1"] });
+        let spec: NodeSpec = serde_json::from_value(kept).unwrap();
+        assert_eq!(spec.signet, Signet::default());
+        let Backend::Neutrino { other_peers, headers, .. } = spec.backend else { panic!("{:?}", spec.backend) };
+        assert_eq!((other_peers, headers), (false, None));
+    }
+
     #[test]
     fn what_does_not_fit_names_its_field() {
         type Spoil = fn(&mut v1::NodeSpec);
-        let spoils: [(&str, Spoil); 8] = [
+        let spoils: [(&str, Spoil); 12] = [
             ("node_id", |s| s.node_id = "../x".to_owned()),
             ("slot", |s| s.slot = 70_000),
             ("network", |s| s.network = "moon".to_owned()),
@@ -268,6 +225,15 @@ mod tests {
             ("btcd.rpc_user", |s| {
                 let Some(Wire::Btcd(btcd)) = &mut s.backend else { unreachable!() };
                 btcd.rpc_user = "a\n[x]".to_owned();
+            }),
+            ("btcd.rpc_password", |s| {
+                let Some(Wire::Btcd(btcd)) = &mut s.backend else { unreachable!() };
+                btcd.rpc_password = "${PATH}".to_owned();
+            }),
+            ("signet_challenge", |s| s.signet_challenge = "51".to_owned()),
+            ("signet_challenge", |s| (s.network, s.signet_challenge) = ("signet".to_owned(), "5".to_owned())),
+            ("signet_seed_nodes", |s| {
+                (s.network, s.signet_seed_nodes) = ("signet".to_owned(), vec!["a\nb".to_owned()]);
             }),
         ];
         for (field, spoil) in spoils {

@@ -9,18 +9,16 @@ use crate::app::lnds::Lnds;
 use crate::app::parts::Turns;
 use crate::app::{Parts, Settings, Treasury};
 use crate::clock::{SharedClock, SystemClock};
-use crate::config::{ChainSection, Config, LndSection, TreasurySection};
+use crate::config::{Config, TreasurySection};
 use crate::deployment;
 use crate::lnd::PinnedCert;
 use crate::lnd::client::LndClient;
 use crate::lnd::macaroon::Macaroon;
 use crate::lndserver::client::Agents;
-use crate::lndserver::proto::{BtcdBackend, NodeSpec, node_spec};
-use crate::model::{MasterId, Network, Sat};
+use crate::model::{MasterId, Sat};
 use crate::pki::Credentials;
 use crate::store::Store;
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
-use secrecy::ExposeSecret;
 use std::path::Path;
 use std::sync::Arc;
 use zeroize::Zeroizing;
@@ -72,34 +70,7 @@ fn settings(config: &Config) -> Result<Settings, MasterError> {
         ceilings: config.limits,
         fixed_sat_per_vbyte: config.chain.sat_per_vbyte_on(network),
         open_margin: config.payments.open_margin_on(network),
-        spec: spec(network, &config.chain, &config.lnd)?,
-    })
-}
-
-/// How every lnd is run; whose it is and where is filled in later.
-fn spec(network: Network, chain: &ChainSection, lnd: &LndSection) -> Result<NodeSpec, MasterError> {
-    let file = |reason| MasterError::File { key: "chain.rpc_password_file", reason };
-    let rpc_password = chain.rpc_password.text().map_err(file)?;
-    let certificate = read("chain.rpc_cert_file", &chain.rpc_cert_file)?;
-    let certificate_pem = String::from_utf8(certificate.to_vec())
-        .map_err(|_| MasterError::File { key: "chain.rpc_cert_file", reason: "is not PEM".to_owned() })?;
-    let backend = node_spec::Backend::Btcd(BtcdBackend {
-        rpc_host: chain.rpc_host.clone(),
-        rpc_user: chain.rpc_user.clone(),
-        rpc_password: rpc_password.expose_secret().to_owned(),
-        certificate_pem,
-    });
-    let mut extra_args = lnd.extra_args.clone();
-    if lnd.wumbo {
-        extra_args.push("protocol.wumbo-channels=true".to_owned());
-    }
-    extra_args.extend(lnd.default_chan_confs.map(|confs| format!("bitcoin.defaultchanconfs={confs}")));
-    Ok(NodeSpec {
-        network: network.to_string(),
-        backend: Some(backend),
-        rest: lnd.rest,
-        extra_args,
-        ..NodeSpec::default()
+        spec: super::node_spec(config)?,
     })
 }
 
@@ -114,7 +85,7 @@ fn treasury(section: &TreasurySection) -> Result<Treasury, MasterError> {
     Ok(Treasury { client, macaroon })
 }
 
-fn read(key: &'static str, path: &Path) -> Result<Zeroizing<Vec<u8>>, MasterError> {
+pub(super) fn read(key: &'static str, path: &Path) -> Result<Zeroizing<Vec<u8>>, MasterError> {
     let read = std::fs::read(path).map(Zeroizing::new);
     read.map_err(|e| MasterError::File { key, reason: format!("cannot read {}: {e}", path.display()) })
 }

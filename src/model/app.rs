@@ -49,6 +49,20 @@ pub struct Limits {
     pub outgoing_sat_per_day: Option<u64>,
 }
 
+impl Limits {
+    /// The names of those that are not set.
+    #[must_use]
+    pub fn unset(&self) -> Vec<&'static str> {
+        let all = [
+            ("nodes", self.nodes),
+            ("creates_per_hour", self.creates_per_hour),
+            ("funding_sat_per_day", self.funding_sat_per_day),
+            ("outgoing_sat_per_day", self.outgoing_sat_per_day),
+        ];
+        all.into_iter().filter(|(_, limit)| limit.is_none()).map(|(name, _)| name).collect()
+    }
+}
+
 /// An app.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct App {

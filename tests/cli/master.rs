@@ -9,14 +9,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-const LIMIT: Duration = Duration::from_secs(30);
+pub(super) const LIMIT: Duration = Duration::from_secs(30);
 
-async fn reaper() -> Reaper {
+pub(super) async fn reaper() -> Reaper {
     let options = Options { grace: Duration::ZERO, ..Options::new(Path::new(PROGRAM)) };
     timeout(LIMIT, Reaper::start(&options, |_| {})).await.unwrap().unwrap()
 }
 
-fn master(site: &Site) -> Spawn {
+pub(super) fn master(site: &Site) -> Spawn {
     Spawn::new("master", PROGRAM)
         .arg("master")
         .arg("--config")
@@ -26,7 +26,7 @@ fn master(site: &Site) -> Spawn {
         .log(site.path("master.log"))
 }
 
-async fn ready(site: &Site) -> Value {
+pub(super) async fn ready(site: &Site) -> Value {
     let path = site.path("ready.json");
     let read = async {
         loop {
@@ -94,7 +94,7 @@ async fn two_masters_share_a_store_and_a_port_has_one() {
 }
 
 /// What the master prints to its ready file, once it listens with these settings.
-async fn with_settings(site: &Site, reaper: &Reaper, settings: &[String]) -> (Spawned, String) {
+pub(super) async fn with_settings(site: &Site, reaper: &Reaper, settings: &[String]) -> (Spawned, String) {
     std::fs::remove_file(site.path("ready.json")).ok();
     let spawn = settings.iter().fold(master(site), |spawn, setting| spawn.arg("--set").arg(setting));
     let process = reaper.spawn(spawn).await.unwrap();
@@ -142,7 +142,7 @@ async fn a_certificate_makes_it_https_and_without_one_it_stays_on_loopback() {
     timeout(LIMIT, reaper.stop(None)).await.unwrap().unwrap();
 }
 
-async fn end(reaper: &Reaper, process: &mut Spawned) {
+pub(super) async fn end(reaper: &Reaper, process: &mut Spawned) {
     reaper.signal(process.pid, Signal::TERM).await.unwrap();
     assert_eq!(timeout(LIMIT, process.exited()).await.unwrap(), Exit::Code(0));
 }

@@ -1,5 +1,7 @@
 //! What the documents promise is what the program has.
 
+mod bitcoin;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 const README: &str = include_str!("../../README.md");

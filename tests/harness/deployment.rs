@@ -20,13 +20,22 @@ pub struct Setup {
     pub slots: u16,
     /// A chain of the test's own, where the treasury has no money and so is left out; `None`: the world's.
     pub chain: Option<ChainAccess>,
+    /// Whether its lnds are peers of btcd, with neutrino, rather than users of its RPC.
+    pub neutrino: bool,
     /// More lines for the masters' configuration file.
     pub more: String,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { lease_ttl_ms: 1000, initial_funding_sat: 1_000_000, slots: 40, chain: None, more: String::new() }
+        Self {
+            lease_ttl_ms: 1000,
+            initial_funding_sat: 1_000_000,
+            slots: 40,
+            chain: None,
+            neutrino: false,
+            more: String::new(),
+        }
     }
 }
 
@@ -79,6 +88,7 @@ impl Deployment {
         let Setup { lease_ttl_ms, initial_funding_sat, more, .. } = setup;
         let chain = setup.chain.as_ref().unwrap_or(&self.world.chain);
         let treasury = if setup.chain.is_none() { self.treasury_section() } else { String::new() };
+        let backend = backend(chain, setup.neutrino);
         let text = format!(
             r#"
 [deployment]
@@ -91,10 +101,7 @@ key_file = "{seal}"
 [agents]
 listen = "127.0.0.1:{agents}"
 [chain]
-rpc_host = "{rpc}"
-rpc_user = "{user}"
-rpc_password_file = "{password}"
-rpc_cert_file = "{cert}"
+{backend}
 [lnd]
 rest = true
 default_chan_confs = 1
@@ -108,10 +115,6 @@ lease_ttl_ms = {lease_ttl_ms}
             store = self.path("store.db").display(),
             seal = self.path("seal.key").display(),
             agents = self.agents_port,
-            rpc = chain.rpc,
-            user = chain.user,
-            password = chain.password_file.display(),
-            cert = chain.certificate.display(),
         );
         std::fs::write(&self.config, text).unwrap();
     }
@@ -350,6 +353,18 @@ port_base = {base}
         let logs = all.filter(|path| path.extension().is_some_and(|e| e == "log"));
         logs.map(|path| (path.clone(), std::fs::read_to_string(&path).unwrap_or_default())).collect()
     }
+}
+
+/// How the lnds reach the chain, for the masters' configuration.
+fn backend(chain: &ChainAccess, neutrino: bool) -> String {
+    let ChainAccess { rpc, p2p, user, password_file, certificate, .. } = chain;
+    if neutrino {
+        return format!("backend = \"neutrino\"\npeers = [\"{p2p}\"]");
+    }
+    let (password, cert) = (password_file.display(), certificate.display());
+    format!(
+        "rpc_host = \"{rpc}\"\nrpc_user = \"{user}\"\nrpc_password_file = \"{password}\"\nrpc_cert_file = \"{cert}\""
+    )
 }
 
 fn private(path: &Path) {

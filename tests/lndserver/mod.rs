@@ -1,6 +1,7 @@
 //! The host agent as a real process with real lnds, driven as a master drives it.
 
 mod certificates;
+mod chains;
 mod joining;
 mod orders;
 mod reports;

@@ -274,6 +274,7 @@ pub fn spec(node: &NodeId, slot: u16) -> NodeSpec {
         alias: "a test's".to_owned(),
         rest: false,
         extra_args: vec!["protocol.wumbo-channels".to_owned()],
+        ..NodeSpec::default()
     }
 }
 

@@ -4,6 +4,7 @@ mod close;
 mod closed_meanwhile;
 mod delete;
 mod frozen_peer;
+mod neutrino;
 mod pay;
 mod races;
 mod restart;

@@ -1,10 +1,11 @@
 //! The instance of a node on disk: what an lnd needs before it can start, and what is found of it afterwards.
 
+use super::super::backend::Backend;
 use super::super::conf::{self, Ports};
 use super::super::files::{self, NodeDir};
 use super::super::process::{self, Found, Lnd, OUTPUT};
 use super::super::record::Record;
-use super::super::spec::{Backend, NodeSpec};
+use super::super::spec::NodeSpec;
 use super::{OrderError, Shared};
 use crate::fault;
 use crate::lnd::{LndClient, PinnedCert};
