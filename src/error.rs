@@ -63,6 +63,9 @@ pub enum AgentError {
     /// The agent says no, for good.
     #[error("the host's agent refused: {0}")]
     Refused(String),
+    /// The operator took the host out of the fleet: nothing was sent, and never will be.
+    #[error("the host is revoked")]
+    Revoked,
 }
 
 /// Anything a use case can fail with inside (not a user's fault: those are [`crate::model::problem::Refusal`]s).
@@ -100,7 +103,7 @@ impl Error {
             | Self::ClaimLost => false,
             Self::Lnd(e) => e.kind.is_transient() || e.kind.is_not_ready(),
             Self::Agent(AgentError::Unreachable(_) | AgentError::Unknown(_)) => true,
-            Self::Agent(AgentError::Fenced | AgentError::Refused(_)) => false,
+            Self::Agent(AgentError::Fenced | AgentError::Refused(_) | AgentError::Revoked) => false,
         }
     }
 }

@@ -4,6 +4,7 @@
 
 use super::Parts;
 use super::claim::{self, ClaimGuard};
+use super::fleet::is_on_revoked_host;
 use super::keys::field;
 use crate::error::{Error, Result};
 use crate::fault;
@@ -153,6 +154,10 @@ impl Upkeep {
             Chore::VerifyBackup { number } => return self.verify_backup(&node.value, number).await,
             Chore::ConfirmFunding => return self.confirm_funding(node).await,
             Chore::Unlock | Chore::Reconnect { .. } => {}
+        }
+        if chore == Chore::Unlock && is_on_revoked_host(&*self.parts.store, &node.value).await? {
+            tracing::warn!(node = %id, host = ?node.value.placement, "a wallet on a revoked host is not unlocked");
+            return Ok(true);
         }
         let subject = format!("upkeep-{id}");
         let Parts { store, lease, observer, .. } = &*self.parts;

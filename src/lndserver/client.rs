@@ -6,10 +6,10 @@ use super::proto::{
     RestartNodeRequest, StopNodeRequest,
 };
 use crate::error::AgentError;
-use crate::model::host::Host;
+use crate::model::host::{Enrolment, Host};
 use crate::model::node::Endpoint;
 use crate::model::{HostId, NodeId};
-use crate::pki::{ClientTls, Credentials, Trust};
+use crate::pki::{ClientTls, Credentials, PkiError, Serial, Trust};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -42,14 +42,26 @@ impl Order<'_> {
     }
 }
 
+/// A connection to an agent: where it goes, and which certificates the agent may show there.
+#[derive(Debug)]
+struct Line {
+    at: SocketAddr,
+    serials: Vec<Serial>,
+    channel: Channel,
+}
+
 /// Connections to agents. Clones share them.
+///
+/// A host gets orders while it belongs to the fleet, and its agent is who shows a certificate that the host's document
+/// lists: one that was revoked or superseded counts for nothing, stolen or not. So a host is to be read just before it is
+/// given an order.
 ///
 /// Every order may be repeated: an agent that has carried it out says so again. [`AgentError::Unknown`] asks for that.
 #[derive(Debug, Clone)]
 pub struct Agents {
     trust: Trust,
     own: Credentials,
-    channels: Arc<Mutex<HashMap<HostId, (SocketAddr, Channel)>>>,
+    channels: Arc<Mutex<HashMap<HostId, Line>>>,
 }
 
 impl Agents {
@@ -125,23 +137,43 @@ impl Agents {
 
     fn client(&self, host: &Host) -> Result<Client, AgentError> {
         let unreachable = |e: Box<dyn std::error::Error + Send + Sync>| AgentError::Unreachable(e);
+        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        let serials = match serials(host) {
+            Ok(serials) => serials,
+            Err(e) => {
+                channels.remove(&host.id);
+                return Err(e);
+            }
+        };
         let (Some(address), Some(port)) = (host.address, host.agent_port) else {
             return Err(unreachable("the host has not joined".into()));
         };
         let at = SocketAddr::new(address, port);
-        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, channel)) = channels.get(&host.id).filter(|(known, _)| *known == at) {
-            return Ok(AgentClient::new(channel.clone()));
+        if let Some(line) = channels.get(&host.id).filter(|line| line.at == at && line.serials == serials) {
+            return Ok(AgentClient::new(line.channel.clone()));
         }
-        let tls = self.trust.dial_agent(&self.own, host.id.as_str()).map_err(|e| unreachable(e.into()))?;
+        let trust = self.trust.clone().only(&serials);
+        let tls = trust.dial_agent(&self.own, host.id.as_str()).map_err(|e| unreachable(e.into()))?;
         let endpoint = ClientTls::endpoint(&at.to_string()).map_err(|e| unreachable(e.into()))?;
         let endpoint = endpoint
             .connect_timeout(CONNECT_WITHIN)
             .http2_keep_alive_interval(PING_EVERY)
             .keep_alive_timeout(PING_EVERY);
         let channel = tls.channel(&endpoint);
-        channels.insert(host.id.clone(), (at, channel.clone()));
+        channels.insert(host.id.clone(), Line { at, serials, channel: channel.clone() });
         Ok(AgentClient::new(channel))
+    }
+}
+
+/// The certificates that a host's agent may show.
+fn serials(host: &Host) -> Result<Vec<Serial>, AgentError> {
+    match &host.enrolment {
+        Enrolment::Enrolled { serial, previous_serial, .. } => {
+            let listed = [Some(serial), previous_serial.as_ref()].into_iter().flatten();
+            listed.map(|serial| serial.parse().map_err(|e: PkiError| AgentError::Unreachable(e.into()))).collect()
+        }
+        Enrolment::Invited(_) => Err(AgentError::Unreachable("the host has not joined".into())),
+        Enrolment::Revoked => Err(AgentError::Revoked),
     }
 }
 

@@ -169,11 +169,22 @@ impl Host {
         }
     }
 
+    /// Whether the operator took it out. There is no way back.
+    #[must_use]
+    pub fn is_revoked(&self) -> bool {
+        matches!(self.enrolment, Enrolment::Revoked)
+    }
+
+    /// Whether lnds can be put there: it belongs to the fleet, and it is known where it is.
+    #[must_use]
+    pub fn is_usable(&self) -> bool {
+        matches!(self.enrolment, Enrolment::Enrolled { .. }) && self.address.is_some()
+    }
+
     /// The first free slot of a host that can be used.
     #[must_use]
     pub fn free_slot(&self) -> Option<u16> {
-        let usable = matches!(self.enrolment, Enrolment::Enrolled { .. }) && self.address.is_some();
-        if !usable {
+        if !self.is_usable() {
             return None;
         }
         (0..self.capacity).find(|slot| !self.slots.contains_key(slot))

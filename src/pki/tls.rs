@@ -13,7 +13,7 @@ use rustls::{
 };
 
 use super::{
-    CaCert, ClientTls, Credentials, Fingerprint, Identity, PkiError, Revocations, ServerTls,
+    CaCert, ClientTls, Credentials, Fingerprint, Identity, PkiError, Revocations, Serial, ServerTls,
     verify::{Accept, ClientVerifier, EnrolmentVerifier, Policy, ServerVerifier, roots, server_verifier},
 };
 
@@ -24,11 +24,12 @@ const ALPN_HTTP2: &[u8] = b"h2";
 pub struct Trust {
     ca: CaCert,
     revoked: Revocations,
+    only: Option<Arc<[Serial]>>,
 }
 
 impl Trust {
     pub fn new(ca: CaCert, revoked: Revocations) -> Self {
-        Self { ca, revoked }
+        Self { ca, revoked, only: None }
     }
 
     pub fn ca(&self) -> &CaCert {
@@ -37,6 +38,12 @@ impl Trust {
 
     pub fn revoked(&self) -> &Revocations {
         &self.revoked
+    }
+
+    /// Believes none but these certificates any more: what was superseded is void, however good its signature.
+    #[must_use]
+    pub fn only(self, serials: &[Serial]) -> Self {
+        Self { only: Some(serials.into()), ..self }
     }
 
     /// How an agent listens: to masters only.
@@ -62,7 +69,8 @@ impl Trust {
     }
 
     fn policy(&self, accept: Accept) -> Policy {
-        Policy { deployment: self.ca.deployment().to_owned(), accept, revoked: self.revoked.clone() }
+        let (deployment, revoked) = (self.ca.deployment().to_owned(), self.revoked.clone());
+        Policy { deployment, accept, revoked, only: self.only.clone() }
     }
 
     fn server(&self, own: &Credentials, accept: Accept, mandatory: bool) -> Result<ServerTls, PkiError> {

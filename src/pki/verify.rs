@@ -13,7 +13,7 @@ use rustls::{
     server::danger::{ClientCertVerified, ClientCertVerifier},
 };
 
-use super::{CaCert, Fingerprint, Identity, Peer, PkiError, Revocations};
+use super::{CaCert, Fingerprint, Identity, Peer, PkiError, Revocations, Serial};
 
 /// Whom to accept at the other end.
 #[derive(Clone, Debug)]
@@ -38,13 +38,16 @@ pub(super) struct Policy {
     pub deployment: String,
     pub accept: Accept,
     pub revoked: Revocations,
+    /// Where there is one, the list of the certificates that count.
+    pub only: Option<Arc<[Serial]>>,
 }
 
 impl Policy {
     /// The certificate is known to be the CA's and in time; is its holder one we talk to?
     pub(super) fn check(&self, certificate: &CertificateDer<'_>) -> Result<(), Error> {
         let peer = Peer::from_cert(certificate, &self.deployment).map_err(refused)?;
-        if self.revoked.contains(peer.serial) {
+        let listed = self.only.as_ref().is_none_or(|only| only.contains(&peer.serial));
+        if self.revoked.contains(peer.serial) || !listed {
             return Err(CertificateError::Revoked.into());
         }
         if self.accept.allows(&peer.identity) {
@@ -175,8 +178,8 @@ impl ServerCertVerifier for EnrolmentVerifier {
             .find(|certificate| Fingerprint::of(certificate) == self.ca)
             .ok_or_else(|| refused(PkiError::Fingerprint))?;
         let ca = CaCert::from_der(pinned).map_err(refused)?;
-        let policy =
-            Policy { deployment: ca.deployment().to_owned(), accept: Accept::Master, revoked: Revocations::default() };
+        let (deployment, revoked) = (ca.deployment().to_owned(), Revocations::default());
+        let policy = Policy { deployment, accept: Accept::Master, revoked, only: None };
         let webpki = server_verifier(&ca, &self.provider).map_err(refused)?;
         ServerVerifier { webpki, policy }.verify_server_cert(end_entity, &[], server_name, ocsp, now)
     }

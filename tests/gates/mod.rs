@@ -5,6 +5,7 @@
 mod backup;
 mod bad_input;
 mod expiry;
+mod hosts;
 mod idempotency;
 mod money;
 mod node_states;

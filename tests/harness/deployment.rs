@@ -56,6 +56,8 @@ pub struct Deployment {
     pub config: PathBuf,
     pub masters: Vec<Master>,
     pub agent: Option<Spawned>,
+    /// Of the hosts that joined later.
+    more_agents: Vec<Spawned>,
     pub key: String,
     agents_port: u16,
     started: usize,
@@ -68,14 +70,23 @@ impl Deployment {
         let dir = tempfile::Builder::new().prefix("deployment-").tempdir_in(world.dir.path()).unwrap();
         let agents_port = ports::free(2);
         let config = dir.path().join("master.toml");
-        let mut this =
-            Self { world, config, masters: Vec::new(), agent: None, key: String::new(), agents_port, started: 0, dir };
+        let mut this = Self {
+            world,
+            config,
+            masters: Vec::new(),
+            agent: None,
+            more_agents: Vec::new(),
+            key: String::new(),
+            agents_port,
+            started: 0,
+            dir,
+        };
         this.write_config(&setup);
         this.cli(&["seal-key", "generate", this.path("seal.key").to_str().unwrap()]).await;
         this.config_cli(&["app", "create", "app"]).await;
         this.key = this.create_key("app", "read,invoice,pay,manage").await;
         this.start_master(&[]).await;
-        this.join_host(setup.slots).await;
+        this.join_host("", setup.slots).await;
         this.start_agent(&[]).await;
         this
     }
@@ -205,12 +216,22 @@ lease_ttl_ms = {lease_ttl_ms}
         if first_taken { self.agents_port + 1 } else { self.agents_port }
     }
 
-    async fn join_host(&self, slots: u16) {
+    /// One more host, whose folder is `host<suffix>`. Returns its id.
+    pub async fn another_host(&mut self, suffix: &str, slots: u16) -> String {
+        let id = self.join_host(suffix, slots).await;
+        let agent = self.spawn_agent(suffix, &[]).await;
+        self.more_agents.push(agent);
+        id
+    }
+
+    /// Invites a host and configures its agent, which listens on a port of its own.
+    async fn join_host(&self, suffix: &str, slots: u16) -> String {
         let printed = self.config_cli(&["host", "invite", "--slots", &slots.to_string(), "--json"]).await;
         let invitation: Value = serde_json::from_str(&printed).unwrap();
         let token = invitation["join_token"].as_str().unwrap();
-        std::fs::write(self.path("join.token"), token).unwrap();
-        private(&self.path("join.token"));
+        let token_file = self.path(&format!("join{suffix}.token"));
+        std::fs::write(&token_file, token).unwrap();
+        private(&token_file);
         let lnd = &self.world.binaries.lnd;
         let text = format!(
             r#"
@@ -224,29 +245,34 @@ ca_fingerprint = "{fingerprint}"
 lnd = "{lnd}"
 port_base = {base}
 "#,
-            data = self.path("host").display(),
+            data = self.path(&format!("host{suffix}")).display(),
             port = ports::free(1),
             masters = self.agents_port,
             second = self.agents_port + 1,
-            token = self.path("join.token").display(),
+            token = token_file.display(),
             fingerprint = invitation["ca_fingerprint"].as_str().unwrap(),
             lnd = lnd.display(),
             base = ports::free(3 * slots),
         );
-        std::fs::write(self.path("agent.toml"), text).unwrap();
+        std::fs::write(self.path(&format!("agent{suffix}.toml")), text).unwrap();
+        invitation["host_id"].as_str().unwrap().to_owned()
     }
 
     /// Starts the agent.
     pub async fn start_agent(&mut self, env: &[(&str, &str)]) {
+        self.agent = Some(self.spawn_agent("", env).await);
+    }
+
+    async fn spawn_agent(&self, suffix: &str, env: &[(&str, &str)]) -> Spawned {
         let mut spawn = Spawn::new("lndserver", program())
             .arg("lndserver")
             .arg("--config")
-            .arg(self.path("agent.toml").to_str().unwrap())
-            .log(self.path("agent.log"));
+            .arg(self.path(&format!("agent{suffix}.toml")).to_str().unwrap())
+            .log(self.path(&format!("agent{suffix}.log")));
         for (name, value) in env {
             spawn = spawn.env(*name, *value);
         }
-        self.agent = Some(self.world.reaper.spawn(spawn).await.unwrap());
+        self.world.reaper.spawn(spawn).await.unwrap()
     }
 
     /// `kill -9` of the agent; its lnds go on.
@@ -305,6 +331,10 @@ port_base = {base}
     pub async fn stop(mut self) {
         self.end_masters().await;
         self.kill_agent().await;
+        for mut agent in std::mem::take(&mut self.more_agents) {
+            self.signal(&agent, Signal::KILL).await;
+            agent.exited().await;
+        }
         for pid in self.lnd_pids().await {
             let _ended = self.world.reaper.signal(pid, Signal::KILL).await;
         }

@@ -120,6 +120,49 @@ async fn renewal_keeps_the_key_and_revocation_ends_everything() {
     }
 }
 
+/// The order side: neither over a connection from before, nor over a new one.
+#[tokio::test]
+async fn a_host_that_was_revoked_or_shows_a_superseded_certificate_gets_no_orders() {
+    let world = World::new().await;
+    let mut machine = world.machine().await;
+    let (node, _) = world.node(&machine, 0).await;
+    let own = machine.data.join("agent");
+    let old = std::fs::read(own.join("cert.pem")).unwrap();
+    let before = world.host(&machine.host).await;
+    world.agents.status(&before).await.expect("it is good");
+
+    // The same machine enrols anew; somebody else has kept the certificate from before, and its key.
+    world.kill(&mut machine).await;
+    let token = world.fleet.reinvite_host(&machine.host).await.unwrap().expect("the host is there");
+    std::fs::remove_file(own.join("cert.pem")).unwrap();
+    world.restart(&mut machine, &[("SCALE_LND_AGENT_JOIN_TOKEN", token.expose())]).await;
+    world.status(&machine).await;
+    world.kill(&mut machine).await;
+    let new = std::fs::read(own.join("cert.pem")).unwrap();
+    assert_ne!(new, old);
+    std::fs::write(own.join("cert.pem"), old).unwrap();
+    world.restart(&mut machine, &[]).await;
+    until("the agent", async || world.agents.status(&before).await.ok()).await;
+    let host = world.host(&machine.host).await;
+    let order = Order { host: &host, epoch: 2 };
+    let refused = world.agents.ensure_node(order, spec(&node, 0)).await;
+    assert!(matches!(refused, Err(AgentError::Unreachable(_))), "{refused:?}");
+    world.kill(&mut machine).await;
+    std::fs::write(own.join("cert.pem"), new).unwrap();
+    world.restart(&mut machine, &[]).await;
+    world.status(&machine).await;
+
+    assert!(world.fleet.revoke_host(&machine.host).await.unwrap());
+    let host = world.host(&machine.host).await;
+    let order = Order { host: &host, epoch: 2 };
+    let refused = world.agents.ensure_node(order, spec(&node, 0)).await;
+    assert!(matches!(refused, Err(AgentError::Revoked)), "{refused:?}");
+    let refused = world.agents.stop_node(order, &node).await;
+    assert!(matches!(refused, Err(AgentError::Revoked)), "{refused:?}");
+    assert!(world.agents.status(&host).await.is_err());
+    assert_eq!(machine.lnds_of(&node).len(), 1, "its lnd runs on");
+}
+
 /// Certificates of a few seconds: both sides renew in time, and nobody notices but by the serial number.
 #[tokio::test]
 async fn certificates_are_renewed_under_running_connections() {

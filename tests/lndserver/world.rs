@@ -215,8 +215,8 @@ impl World {
 
     /// The agent's own answer, once it answers.
     pub async fn status(&self, machine: &Machine) -> proto::GetStatusResponse {
-        let host = self.host(&machine.host).await;
-        until("the agent", async || self.agents.status(&host).await.ok()).await
+        // Read anew each time: it says which certificates the agent may show.
+        until("the agent", async || self.agents.status(&self.host(&machine.host).await).await.ok()).await
     }
 
     /// The pid of a node's lnd, once it runs and its RPC answers.

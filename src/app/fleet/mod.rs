@@ -12,6 +12,7 @@ mod tests;
 use crate::clock::SharedClock;
 use crate::error::{Error, Result};
 use crate::model::host::{Enrolment, Host, Invitation, token_digest};
+use crate::model::node::Node;
 use crate::model::{HostId, MasterId, Network};
 use crate::pki::{Ca, CaCert, Credentials, Identity, PkiError, Revocations, Trust};
 use crate::seal::Sealer;
@@ -162,7 +163,8 @@ impl Fleet {
         Ok(token)
     }
 
-    /// Takes a host out: from now on its certificate is void. Its lnds go on. False: there is no such host.
+    /// Takes a host out, for good: from now on its certificate is void, and it gets no orders, secrets or money. Its lnds go
+    /// on. False: there is no such host.
     pub async fn revoke_host(&self, id: &HostId) -> Result<bool> {
         let revoked = repo::modify::<Host, Error>(&*self.store, id.as_str(), |host| {
             host.enrolment = Enrolment::Revoked;
@@ -180,6 +182,13 @@ impl Fleet {
         let expires_at = self.clock.now() + INVITATION;
         (JoinToken::new(host, &secret), Invitation { token_sha256, expires_at })
     }
+}
+
+/// Whether this node's lnd is on a host that the operator took out: whoever that is now gets no secret and no money.
+pub(in crate::app) async fn is_on_revoked_host(store: &dyn Store, node: &Node) -> Result<bool> {
+    let Some(placement) = &node.placement else { return Ok(false) };
+    let host = repo::get::<Host>(store, placement.host.as_str()).await?;
+    Ok(host.is_some_and(|host| host.value.is_revoked()))
 }
 
 /// A failure of our own certificates.

@@ -1,5 +1,6 @@
 //! `create`: a slot, an lnd in it, a wallet with sealed secrets, and its first money.
 
+use super::super::fleet::is_on_revoked_host;
 use super::super::step::{Advance, Ctx, Settle};
 use super::{create_wallet, funding};
 use crate::error::{AgentError, Error, Result};
@@ -16,6 +17,9 @@ use std::time::Duration;
 
 pub(super) async fn advance(ctx: &Ctx, operation: &Operation, work: &Create) -> Result<Advance> {
     let node = ctx.node(operation.node.as_ref()).await?;
+    if work.step != CreateStep::AwaitFunding && is_on_revoked_host(&*ctx.parts.store, &node.value).await? {
+        return leave_revoked_host(ctx, node, work).await;
+    }
     match work.step {
         CreateStep::Place => place(ctx, node, work).await,
         CreateStep::StartLnd => start_lnd(ctx, node, work).await,
@@ -24,7 +28,7 @@ pub(super) async fn advance(ctx: &Ctx, operation: &Operation, work: &Create) -> 
         CreateStep::ProveMacaroon => create_wallet::prove_macaroon(ctx, &node, work).await,
         CreateStep::AwaitActive => create_wallet::await_active(ctx, node, work).await,
         CreateStep::DepositAddress => deposit_address(ctx, node, operation, work).await,
-        CreateStep::AwaitFunding => await_funding(ctx, node, operation).await,
+        CreateStep::AwaitFunding => await_funding(ctx, node, operation, work).await,
     }
 }
 
@@ -48,7 +52,7 @@ async fn place(ctx: &Ctx, mut node: Versioned<Node>, work: &Create) -> Result<Ad
         return Ok(Advance::next(at(work, CreateStep::StartLnd), "starting lnd"));
     }
     let hosts = repo::list_all::<Host>(&*ctx.parts.store, None).await?;
-    let usable = hosts.iter().filter(|h| h.value.address.is_some()).count();
+    let usable = hosts.iter().filter(|h| h.value.is_usable()).count();
     let emptiest = hosts
         .into_iter()
         .filter_map(|host| host.value.free_slot().map(|slot| (host, slot)))
@@ -67,6 +71,27 @@ async fn place(ctx: &Ctx, mut node: Versioned<Node>, work: &Create) -> Result<Ad
         progress: "starting lnd".to_owned(),
         writes: vec![repo::update(&host.value, host.version)?, repo::update(&node.value, node.version)?],
     })
+}
+
+/// Whoever holds the host now gets nothing: without a wallet the node goes elsewhere, and no order is given; once there may
+/// be one, a person has to look.
+async fn leave_revoked_host(ctx: &Ctx, mut node: Versioned<Node>, work: &Create) -> Result<Advance> {
+    if node.value.wallet_may_exist {
+        return Ok(create_wallet::park("the node's host was revoked, and the node may have a wallet there"));
+    }
+    let mut host = host_of(ctx, &node.value).await?;
+    free_slot(&mut host.value, &mut node.value);
+    Ok(Advance::Next {
+        work: at(work, CreateStep::Place),
+        progress: "looking for another host".to_owned(),
+        writes: vec![repo::update(&host.value, host.version)?, repo::update(&node.value, node.version)?],
+    })
+}
+
+fn free_slot(host: &mut Host, node: &mut Node) {
+    host.slots.retain(|_, holder| *holder != node.id);
+    node.placement = None;
+    node.endpoint = None;
 }
 
 /// The host that a placed node is on.
@@ -152,16 +177,26 @@ async fn deposit_address(
 
 /// Until the treasury has published. Whoever waits makes sure that somebody sends: creates that wait at the same time share
 /// one transaction.
-async fn await_funding(ctx: &Ctx, mut node: Versioned<Node>, operation: &Operation) -> Result<Advance> {
+async fn await_funding(ctx: &Ctx, mut node: Versioned<Node>, operation: &Operation, work: &Create) -> Result<Advance> {
     // Subscribed before the look, so that the change that matters cannot fall between.
     let mut changes = ctx.parts.feed.subscribe();
     let request = repo::get::<FundingRequest>(&*ctx.parts.store, operation.id.as_str()).await?;
-    let request = request.ok_or_else(|| Error::Invariant("a funding request is gone".to_owned()))?.value;
+    let Versioned { value: request, version } =
+        request.ok_or_else(|| Error::Invariant("a funding request is gone".to_owned()))?;
     match request.state {
         FundingState::Published { txid } => {
             let amount_sat = request.amount_sat;
             node.value.funding = Funding::Published { amount_sat, txid: txid.clone() };
             done(node, Some(txid))
+        }
+        FundingState::Waiting if is_on_revoked_host(&*ctx.parts.store, &node.value).await? => {
+            node.value.funding = Funding::None;
+            let writes = vec![
+                repo::update(&node.value, node.version)?,
+                repo::delete::<FundingRequest>(operation.id.as_str(), version),
+            ];
+            let work = at(work, CreateStep::DepositAddress);
+            Ok(Advance::Next { work, progress: "the host was revoked".to_owned(), writes })
         }
         FundingState::Waiting => {
             funding::batch_what_waits(ctx).await?;

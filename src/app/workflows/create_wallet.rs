@@ -1,6 +1,7 @@
 //! The wallet's part of `create`. Seed, password and keys are sealed, stored, read back and opened before the wallet
 //! exists; [`init_wallet`] is the pivot.
 
+use super::super::fleet::is_on_revoked_host;
 use super::super::keys::field;
 use super::super::step::{Advance, Ctx};
 use super::create::{at, next_with};
@@ -58,7 +59,7 @@ fn random<const N: usize>() -> Zeroizing<[u8; N]> {
     bytes
 }
 
-fn park(message: &str) -> Advance {
+pub(super) fn park(message: &str) -> Advance {
     Advance::Park { refusal: Refusal::new(Code::Parked, message) }
 }
 
@@ -73,6 +74,10 @@ pub(super) async fn init_wallet(ctx: &Ctx, node: &Versioned<Node>, work: &Create
     let mnemonic = std::str::from_utf8(&seed).map_err(|_| Error::Invariant("a seed that is not words".to_owned()))?;
     let lnd = ctx.parts.lnds.client(node)?;
     let _turn = ctx.parts.scrypt_turn(node).await;
+    // The turn may have taken long.
+    if is_on_revoked_host(&*ctx.parts.store, node).await? {
+        return Ok(Advance::again("the host was revoked", Duration::ZERO));
+    }
     ctx.claim.check()?;
     match lnd.wallet_state().await? {
         WalletState::NonExisting => {

@@ -1,5 +1,6 @@
 //! The treasury's transactions: creates that wait at the same time are funded by one of them.
 
+use super::super::fleet;
 use super::super::step::{Advance, Ctx, Settle};
 use super::onchain::{self, Send, Sent};
 use crate::error::{Error, Result};
@@ -33,18 +34,21 @@ pub(super) async fn batch_what_waits(ctx: &Ctx) -> Result<()> {
     }
     let waiting = IndexEntry { name: "state", value: FundingState::Waiting.name().to_owned() };
     let (requests, _) = repo::list::<FundingRequest>(store, Some(waiting), None, MOST_OUTPUTS, false).await?;
-    if requests.is_empty() {
-        return Ok(());
-    }
     let now = ctx.parts.clock.now();
     let id = OperationId::random(now, &mut rand::rng());
     let mut writes = Vec::new();
     let mut outputs = Vec::new();
     for mut request in requests {
+        if is_on_revoked_host(ctx, &request.value).await? {
+            continue;
+        }
         request.value.state = FundingState::Batched { batch: id.clone() };
         writes.push(repo::update(&request.value, request.version)?);
         let FundingRequest { operation, node, address, amount_sat, .. } = request.value;
         outputs.push(FundingOutput { operation, node, address, amount_sat });
+    }
+    if outputs.is_empty() {
+        return Ok(());
     }
     let operation = Operation {
         id,
@@ -62,6 +66,12 @@ pub(super) async fn batch_what_waits(ctx: &Ctx) -> Result<()> {
         Err(error) if !error.is_conflict() => Err(error.into()),
         Ok(_) | Err(_) => Ok(()),
     }
+}
+
+/// Its create takes such a request back; whoever looks first must not send.
+async fn is_on_revoked_host(ctx: &Ctx, request: &FundingRequest) -> Result<bool> {
+    let node = ctx.node(Some(&request.node)).await?;
+    fleet::is_on_revoked_host(&*ctx.parts.store, &node.value).await
 }
 
 /// Waits until the funding request of `operation`, or an operation of the treasury, has changed.

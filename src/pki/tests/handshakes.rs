@@ -73,13 +73,25 @@ async fn a_master_does_not_pass_for_a_host() {
     assert!(refused.contains("certificate not valid for name"), "{refused}");
 }
 
+/// A host that has enrolled anew: the certificate from before has the same key and name, and time left.
+#[tokio::test]
+async fn of_several_certificates_only_those_that_are_listed_count() {
+    let d = Deployment::new("d");
+    let (master, listed, old) = (d.issue(&master()), d.issue(&agent("h1")), d.issue(&agent("h1")));
+    let dial = d.trust.clone().only(&[listed.own().serial]).dial_agent(&master, "h1").unwrap();
+    ask(&dial, d.agent_server(&listed).await).await.unwrap();
+    let refused = refusal(&dial, d.agent_server(&old).await).await;
+    assert!(refused.contains("revoked") || refused.contains("Revoked"), "{refused}");
+}
+
 /// The names agree, so that only the look at the role is left to refuse.
 #[test]
 fn the_role_counts_apart_from_the_name() {
     let accepts = |accept: verify::Accept, identity: &Identity| {
         let d = Deployment::new("d");
         let (issued, _) = d.ca.issue(identity, DEFAULT_LIFETIME, now(), &mut rng()).unwrap();
-        let policy = verify::Policy { deployment: "d".into(), accept, revoked: Revocations::default() };
+        let (deployment, revoked) = ("d".into(), Revocations::default());
+        let policy = verify::Policy { deployment, accept, revoked, only: None };
         policy.check(&ca::first_certificate(&issued.cert_pem).unwrap()).is_ok()
     };
     use verify::Accept;
