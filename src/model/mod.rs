@@ -13,6 +13,7 @@ pub mod network;
 pub mod node;
 pub mod onchain_address;
 pub mod operation;
+pub mod placing;
 pub mod problem;
 pub mod work;
 

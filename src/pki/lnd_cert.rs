@@ -10,9 +10,11 @@ use rcgen::{
     CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, SanType,
 };
 use time::{Duration, OffsetDateTime};
+use x509_parser::extensions::GeneralName;
 use zeroize::Zeroizing;
 
-use super::{PkiError, Validity};
+use super::ca::first_certificate;
+use super::{PkiError, Validity, parse};
 
 const LIFETIME: Duration = Duration::days(20 * 365);
 const BACKDATED: Duration = Duration::hours(1);
@@ -54,6 +56,15 @@ pub fn make_lnd_cert(ips: &[IpAddr], dns: &[String], now: OffsetDateTime) -> Res
     let key = Zeroizing::new(KeyPair::generate()?);
     let cert_pem = params.self_signed(&*key)?.pem();
     Ok(LndCert { cert_pem, key_pem: Zeroizing::new(key.serialize_pem()) })
+}
+
+/// Whether a `tls.cert` is of an lnd with this name.
+pub fn names(cert_pem: &str, name: &str) -> Result<bool, PkiError> {
+    let certificate = first_certificate(cert_pem)?;
+    let parsed = parse(&certificate)?;
+    let names = parsed.subject_alternative_name().map_err(|_| PkiError::Certificate)?;
+    let mut names = names.into_iter().flat_map(|names| &names.value.general_names);
+    Ok(names.any(|known| matches!(known, GeneralName::DNSName(known) if *known == name)))
 }
 
 /// When a `tls.cert` expires.

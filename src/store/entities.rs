@@ -8,6 +8,7 @@ use crate::model::host::Host;
 use crate::model::limits::Usage;
 use crate::model::node::{Backup, BackupHead, Claim, ClosePointer, Heartbeat, Node, NodeName, PaymentPointer, Runtime};
 use crate::model::operation::{IdempotencyRecord, Operation};
+use crate::model::placing::Pulse;
 use crate::model::work::create::FundingRequest;
 
 /// Every collection there is: a store that follows each by itself must know them. (`deployment` has two kinds of document.)
@@ -15,6 +16,7 @@ pub(super) const COLLECTIONS: &[&str] = &[
     App::COLLECTION,
     ApiKeyRecord::COLLECTION,
     Host::COLLECTION,
+    Pulse::COLLECTION,
     Authority::COLLECTION,
     Usage::COLLECTION,
     Node::COLLECTION,
@@ -56,6 +58,13 @@ impl Entity for Host {
     const COLLECTION: &'static str = "hosts";
     fn id(&self) -> String {
         self.id.to_string()
+    }
+}
+
+impl Entity for Pulse {
+    const COLLECTION: &'static str = "pulses";
+    fn id(&self) -> String {
+        self.host.to_string()
     }
 }
 

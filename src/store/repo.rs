@@ -33,6 +33,12 @@ pub struct Versioned<T> {
     pub version: Version,
 }
 
+impl<T> AsRef<T> for Versioned<T> {
+    fn as_ref(&self) -> &T {
+        &self.value
+    }
+}
+
 /// The key of the `T` with this id.
 pub fn key<T: Entity>(id: impl Into<String>) -> Key {
     Key { collection: T::COLLECTION, id: id.into() }

@@ -5,6 +5,7 @@ use super::Fleet;
 use crate::error::StoreError;
 use crate::model::host::{Host, HostReport};
 use crate::model::node::{Backup, BackupHead, Process, Runtime, WalletState};
+use crate::model::placing::Pulse;
 use crate::model::{HostId, NodeId};
 use crate::pki::{Identity, Peer};
 use crate::store::Write;
@@ -80,7 +81,11 @@ impl Fleet {
         loop {
             let host = self.reporting_host(peer, report.generation).await?;
             let writes = match &report.body {
-                Body::Host { report, address } => host_writes(host, report, *address)?,
+                Body::Host { report, address } => {
+                    let mut writes: Vec<Write> = self.pulse_write(&host.value.id).await?.into_iter().collect();
+                    writes.extend(host_writes(host, report, *address)?);
+                    writes
+                }
                 Body::Node { node, process, wallet, starts } => {
                     let said = Runtime {
                         node: node.clone(),
@@ -112,6 +117,16 @@ impl Fleet {
         let host = repo::get::<Host>(&*self.store, host_id).await?.ok_or(ReportError::NotAHost)?;
         let good = peer.validity.contains(self.clock.now()) && host.value.is_spoken_for_by(&peer.serial.to_string());
         if good && host.value.generation == generation { Ok(host) } else { Err(ReportError::NotAHost) }
+    }
+
+    /// That it was heard, now and then: where nodes are placed, and a person who looks, want to know.
+    async fn pulse_write(&self, host: &HostId) -> Result<Option<Write>, StoreError> {
+        let pulse = Pulse { host: host.clone(), at: self.clock.now() };
+        match repo::get::<Pulse>(&*self.store, host.as_str()).await? {
+            None => repo::create(&pulse).map(Some),
+            Some(old) if old.value.is_due(pulse.at) => repo::update(&pulse, old.version).map(Some),
+            Some(_) => Ok(None),
+        }
     }
 
     async fn node_writes(&self, host: &Versioned<Host>, said: Runtime) -> Result<Vec<Write>, ReportError> {

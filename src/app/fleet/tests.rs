@@ -5,6 +5,7 @@ use crate::clock::SystemClock;
 use crate::model::NodeId;
 use crate::model::host::HostReport;
 use crate::model::node::{Backup, BackupHead, Process, Runtime, WalletState};
+use crate::model::placing::Pulse;
 use crate::pki::{self, Peer};
 use crate::seal::SealKey;
 use crate::store::repo::Entity;
@@ -108,6 +109,31 @@ async fn backups_are_versions_and_repetitions_are_not() {
         world.get::<Backup>(&Backup::id_of(&node, 3)).await.is_some(),
         "what comes again after another is a version"
     );
+}
+
+/// That it was heard is noted, and not every time.
+#[tokio::test]
+async fn a_host_that_reports_has_a_pulse() {
+    let world = World::new().await;
+    let (host, _, peer) = world.host().await;
+    assert_eq!(world.get::<Pulse>(host.as_str()).await, None);
+    let report = |sequence| Report {
+        generation: 1,
+        sequence,
+        body: Body::Host { report: HostReport::default(), address: ADDRESS },
+    };
+    world.fleet.accept(&peer, &report(1)).await.unwrap();
+    let first = world.get::<Pulse>(host.as_str()).await.unwrap();
+    world.fleet.accept(&peer, &report(2)).await.unwrap();
+    assert_eq!(world.get::<Pulse>(host.as_str()).await, Some(first.clone()));
+    repo::modify::<Pulse, Error>(&*world.store, host.as_str(), |pulse| {
+        pulse.at = first.at - Duration::minutes(1);
+        Ok(Some(Vec::new()))
+    })
+    .await
+    .unwrap();
+    world.fleet.accept(&peer, &report(3)).await.unwrap();
+    assert!(world.get::<Pulse>(host.as_str()).await.unwrap().at >= first.at);
 }
 
 #[tokio::test]

@@ -6,11 +6,13 @@ use super::{create_wallet, funding};
 use crate::error::{AgentError, Error, Result};
 use crate::lndserver::client::Order;
 use crate::model::host::Host;
-use crate::model::node::{Funding, Node, Phase, Placement};
+use crate::model::node::{Endpoint, Funding, Node, Phase, Placement};
 use crate::model::operation::Operation;
+use crate::model::placing::{self, Pulse};
 use crate::model::problem::{Code, Refusal};
 use crate::model::work::Work;
 use crate::model::work::create::{Create, CreateStep, FundingRequest, FundingState};
+use crate::pki::lnd_cert;
 use crate::store::repo::{self, Versioned};
 use serde_json::json;
 use std::time::Duration;
@@ -51,14 +53,15 @@ async fn place(ctx: &Ctx, mut node: Versioned<Node>, work: &Create) -> Result<Ad
     if node.value.placement.is_some() {
         return Ok(Advance::next(at(work, CreateStep::StartLnd), "starting lnd"));
     }
-    let hosts = repo::list_all::<Host>(&*ctx.parts.store, None).await?;
-    let usable = hosts.iter().filter(|h| h.value.is_usable()).count();
-    let emptiest = hosts
-        .into_iter()
-        .filter_map(|host| host.value.free_slot().map(|slot| (host, slot)))
-        .min_by_key(|(host, _)| host.value.slots.len());
-    let Some((mut host, slot)) = emptiest else {
-        if usable == 0 {
+    let store = &*ctx.parts.store;
+    let mut hosts = repo::list_all::<Host>(store, None).await?;
+    hosts.retain(|host| host.value.is_usable());
+    let nobody = hosts.is_empty();
+    let pulses = repo::list_all::<Pulse>(store, None).await?;
+    let Some((mut host, slot)) =
+        placing::choose(hosts, pulses.into_iter().map(|pulse| pulse.value), ctx.parts.clock.now())
+    else {
+        if nobody {
             return Ok(Advance::again("waiting for a host to join", Duration::from_millis(500)));
         }
         let refusal = Refusal::new(Code::NoCapacity, "no host has a free slot").retry_after(60);
@@ -106,43 +109,64 @@ async fn start_lnd(ctx: &Ctx, mut node: Versioned<Node>, work: &Create) -> Resul
     let order = Order { host: &host.value, epoch: ctx.claim.epoch() };
     let spec = ctx.parts.settings.spec_for(&node.value);
     match ctx.parts.agents.ensure_node(order, spec).await {
+        Ok(endpoint) if !is_its_own(&endpoint, &node.value, &host.value) => {
+            let (node, host) = (&node.value.id, &host.value.id);
+            tracing::error!(%node, host.id = %host, "ALARM: a host passes off another lnd as a node's own");
+            Ok(create_wallet::park("the host named an lnd that is not this node's"))
+        }
         Ok(endpoint) => {
             node.value.endpoint = Some(endpoint);
             next_with(work, CreateStep::SealSecrets, &node, "making the wallet's secrets")
         }
         Err(AgentError::Refused(reason)) => {
-            tracing::warn!(node = %node.value.id, reason, "the host refused to start an lnd");
-            clean_up(ctx, node, Refusal::new(Code::Internal, "the host refused to start an lnd")).await
+            tracing::warn!(node = %node.value.id, host.id = %host.value.id, reason, "the host refused to start an lnd");
+            let refusal = Refusal::new(Code::NoCapacity, "no lnd could be started").retry_after(60);
+            clean_up(ctx, node, host, refusal).await
         }
+        Err(AgentError::Revoked) => Ok(revoked_now()),
         Err(error) => Err(error.into()),
     }
 }
 
+/// Whether what a host's agent names can be this node's lnd: it is on that host, and its certificate, which was made for
+/// this node by whoever holds its key, says so. The lnd of another host's node can be named, but it is not this.
+fn is_its_own(endpoint: &Endpoint, node: &Node, host: &Host) -> bool {
+    let named = lnd_cert::names(&endpoint.certificate_pem, node.id.as_str());
+    Some(endpoint.address) == host.address && named.unwrap_or(false)
+}
+
 /// A create that definitely failed before a wallet could exist: the folder is set aside, the slot freed, the limits given
-/// back; the same user may be created again.
-async fn clean_up(ctx: &Ctx, node: Versioned<Node>, refusal: Refusal) -> Result<Advance> {
-    let host = host_of(ctx, &node.value).await?;
-    let order = || Order { host: &host.value, epoch: ctx.claim.epoch() };
-    match ctx.parts.agents.stop_node(order(), &node.value.id).await {
-        Ok(()) | Err(AgentError::Refused(_)) => {}
-        Err(error) => return Err(error.into()),
+/// back; the same user may be created again. A slot that the host does not clear is given to nobody.
+async fn clean_up(ctx: &Ctx, node: Versioned<Node>, host: Versioned<Host>, refusal: Refusal) -> Result<Advance> {
+    let (agents, id) = (&ctx.parts.agents, &node.value.id);
+    let order = Order { host: &host.value, epoch: ctx.claim.epoch() };
+    let cleared = async {
+        agents.stop_node(order, id).await?;
+        agents.remove_node(order, id).await
+    };
+    match cleared.await {
+        Ok(()) => give_up(node, Some(host), refusal),
+        Err(AgentError::Refused(reason)) => {
+            tracing::error!(node = %id, host.id = %host.value.id, reason, "the host refused to clear a slot");
+            Ok(create_wallet::park("the host refused to start an lnd, and then to clear its slot, which stays taken"))
+        }
+        Err(AgentError::Revoked) => Ok(revoked_now()),
+        Err(error) => Err(error.into()),
     }
-    match ctx.parts.agents.remove_node(order(), &node.value.id).await {
-        Ok(()) | Err(AgentError::Refused(_)) => {}
-        Err(error) => return Err(error.into()),
-    }
-    give_up(node, Some(host), refusal)
+}
+
+/// Between two looks at it; the next one says what that means.
+fn revoked_now() -> Advance {
+    Advance::again("the host was revoked", Duration::ZERO)
 }
 
 fn give_up(mut node: Versioned<Node>, host: Option<Versioned<Host>>, refusal: Refusal) -> Result<Advance> {
     let mut writes = Vec::new();
     if let Some(mut host) = host {
-        host.value.slots.retain(|_, holder| *holder != node.value.id);
+        free_slot(&mut host.value, &mut node.value);
         writes.push(repo::update(&host.value, host.version)?);
     }
     node.value.phase = Phase::Failed;
-    node.value.placement = None;
-    node.value.endpoint = None;
     writes.push(repo::update(&node.value, node.version)?);
     Ok(Advance::Failed { refusal, spent_sat: crate::model::Sat(0), writes })
 }
@@ -154,6 +178,10 @@ async fn deposit_address(
     operation: &Operation,
     work: &Create,
 ) -> Result<Advance> {
+    // Looked at before it was written, too; of two that came at the same time, each sees the other here.
+    if create_wallet::is_anothers(&*ctx.parts.store, &node.value, node.value.identity_pubkey.as_deref()).await? {
+        return Ok(create_wallet::park(create_wallet::ANOTHERS));
+    }
     let address = create_wallet::new_address(ctx, &node.value).await?;
     node.value.deposit_address = Some(address.clone());
     let amount_sat = work.initial_funding_sat;

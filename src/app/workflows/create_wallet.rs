@@ -13,11 +13,14 @@ use crate::lnd::proto::lnrpc::{AddressType, WalletState};
 use crate::model::node::{Node, Secrets};
 use crate::model::problem::{Code, Refusal};
 use crate::model::work::create::{Create, CreateStep};
-use crate::store::repo::Versioned;
+use crate::store::repo::{self, Versioned};
+use crate::store::{IndexEntry, Store};
 use rand::Rng;
 use std::time::Duration;
 use zeroize::Zeroizing;
 
+/// Why a create is parked whose lnd has the identity of another node.
+pub(super) const ANOTHERS: &str = "the node's lnd has the identity of another node";
 /// How long one step waits for lnd before it shows itself again.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -135,8 +138,20 @@ pub(super) async fn await_active(ctx: &Ctx, mut node: Versioned<Node>, work: &Cr
         Err(e) => return Err(e.into()),
     }
     let info = lnd.get_info(&ctx.reading_macaroon(&node.value)?).await?;
+    if is_anothers(&*ctx.parts.store, &node.value, Some(&info.identity_pubkey)).await? {
+        tracing::error!(node = %node.value.id, "ALARM: an lnd says that it is the one of another node");
+        return Ok(park(ANOTHERS));
+    }
     node.value.identity_pubkey = Some(info.identity_pubkey);
     next_with(work, CreateStep::DepositAddress, &node, "asking for an address")
+}
+
+/// Whether this identity is that of another node already. What an lnd says of itself is only as good as its host.
+pub(super) async fn is_anothers(store: &dyn Store, node: &Node, identity_pubkey: Option<&str>) -> Result<bool> {
+    let Some(identity_pubkey) = identity_pubkey else { return Ok(false) };
+    let index = IndexEntry { name: "pubkey", value: identity_pubkey.to_owned() };
+    let (found, _) = repo::list::<Node>(store, Some(index), None, 2, false).await?;
+    Ok(found.iter().any(|other| other.value.id != node.id))
 }
 
 /// An address that was not used: asked again it is the same one, so that a repeat leaves no trace.

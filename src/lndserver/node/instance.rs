@@ -88,7 +88,7 @@ fn prepare(shared: &Shared, dir: &NodeDir, spec: &NodeSpec) -> Result<(), Reason
     let ports = ports(shared, spec)?;
     // lnd would make it when it makes the wallet; the agent watches it from before the first backup.
     files::private_dir(&dir.chain(spec.network)).map_err(because("the folder cannot be made"))?;
-    certificate(dir, shared.address)?;
+    certificate(dir, &spec.node, shared.address)?;
     if let Backend::Btcd { certificate_pem, .. } = &spec.backend {
         let path = dir.instance(conf::BACKEND_CERT);
         files::write_private(&path, certificate_pem.as_bytes())
@@ -106,8 +106,9 @@ fn prepare(shared: &Shared, dir: &NodeDir, spec: &NodeSpec) -> Result<(), Reason
 }
 
 /// Makes lnd's key and certificate where there are none. They are never replaced: the certificate is how masters know
-/// this lnd. lnd itself would replace an expired one, so it is not started with one.
-fn certificate(dir: &NodeDir, address: IpAddr) -> Result<(), Reason> {
+/// this lnd. lnd itself would replace an expired one, so it is not started with one. It names the node, so that no lnd can
+/// stand in for another's.
+fn certificate(dir: &NodeDir, node: &NodeId, address: IpAddr) -> Result<(), Reason> {
     let (cert, key) = (dir.instance(conf::TLS_CERT), dir.instance(conf::TLS_KEY));
     let unreadable = because("lnd's certificate cannot be read");
     match files::read_optional(&cert).map_err(&unreadable)? {
@@ -120,7 +121,7 @@ fn certificate(dir: &NodeDir, address: IpAddr) -> Result<(), Reason> {
             Ok(())
         }
         None => {
-            let made = lnd_cert::make_lnd_cert(&[address], &[], OffsetDateTime::now_utc())
+            let made = lnd_cert::make_lnd_cert(&[address], &[node.to_string()], OffsetDateTime::now_utc())
                 .map_err(|e| format!("lnd's certificate cannot be made: {e}"))?;
             // The certificate last: with it the pair is whole.
             files::private_dir(&dir.lnd())

@@ -56,6 +56,16 @@ async fn a_pinned_lnd_is_accepted_under_each_of_its_names() {
     assert!(!accepts(&cert, &cert, "10.9.9.9").await);
 }
 
+#[test]
+fn a_certificate_is_known_by_its_names_and_no_others() {
+    let cert = make().cert_pem;
+    assert!(names(&cert, "lnd.example").unwrap());
+    for other in ["lnd", "example", "10.1.2.3", "LND.example", ""] {
+        assert!(!names(&cert, other).unwrap(), "{other}");
+    }
+    assert!(names("no certificate", "lnd.example").is_err());
+}
+
 #[tokio::test]
 async fn another_lnd_at_the_same_address_is_refused() {
     assert!(!accepts(&make(), &make(), "127.0.0.1").await);

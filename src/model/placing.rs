@@ -1,0 +1,115 @@
+//! Where a new node goes.
+
+use super::host::Host;
+use super::ids::HostId;
+use serde::{Deserialize, Serialize};
+use time::{Duration, OffsetDateTime};
+
+/// Agents say how their host is every 30 s. One that has said nothing for this long is likely to be away.
+const SILENT_AFTER: Duration = Duration::seconds(100);
+/// Reports that come sooner than this after the last one that was noted say nothing new.
+const NOTED_EVERY: Duration = Duration::seconds(20);
+
+/// When a host's agent was last heard. A document of its own: that of the host is where slots are taken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pulse {
+    /// The host.
+    pub host: HostId,
+    /// When its newest report was noted.
+    #[serde(with = "time::serde::rfc3339")]
+    pub at: OffsetDateTime,
+}
+
+impl Pulse {
+    /// Whether a report that comes `now` is worth noting.
+    #[must_use]
+    pub fn is_due(&self, now: OffsetDateTime) -> bool {
+        now - self.at >= NOTED_EVERY
+    }
+
+    fn is_silent(&self, now: OffsetDateTime) -> bool {
+        now - self.at > SILENT_AFTER
+    }
+}
+
+/// The host that takes the next node, and the slot: those whose agents were heard lately before those that are silent, and
+/// of them the emptiest. A silent one is better than none. `None`: there is no free slot.
+pub fn choose<H: AsRef<Host>>(
+    hosts: Vec<H>,
+    pulses: impl IntoIterator<Item = Pulse>,
+    now: OffsetDateTime,
+) -> Option<(H, u16)> {
+    let silent: Vec<HostId> = pulses.into_iter().filter(|pulse| pulse.is_silent(now)).map(|pulse| pulse.host).collect();
+    let free = hosts.into_iter().filter_map(|host| host.as_ref().free_slot().map(|slot| (host, slot)));
+    free.min_by_key(|(host, _)| (silent.contains(&host.as_ref().id), host.as_ref().slots.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::host::Enrolment;
+    use super::super::ids::NodeId;
+    use super::*;
+
+    const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
+
+    struct Known(Host);
+
+    impl AsRef<Host> for Known {
+        fn as_ref(&self) -> &Host {
+            &self.0
+        }
+    }
+
+    /// With so many of two slots taken.
+    fn host(taken: u16) -> Host {
+        let mut rng = rand::rng();
+        Host {
+            id: HostId::random(&mut rng),
+            generation: 1,
+            enrolment: Enrolment::Enrolled {
+                token_sha256: String::new(),
+                public_key_sha256: String::new(),
+                serial: String::new(),
+                previous_serial: None,
+                certificate_pem: String::new(),
+                expires_at: NOW,
+                reinvitation: None,
+                at: NOW,
+            },
+            address: Some(std::net::Ipv4Addr::LOCALHOST.into()),
+            agent_port: Some(1),
+            capacity: 2,
+            slots: (0..taken).map(|slot| (slot, NodeId::random(&mut rng))).collect(),
+            report: None,
+            created_at: NOW,
+        }
+    }
+
+    fn pulse(host: &Host, seconds_ago: i64) -> Pulse {
+        Pulse { host: host.id.clone(), at: NOW - Duration::seconds(seconds_ago) }
+    }
+
+    fn chosen(hosts: &[&Host], pulses: &[Pulse]) -> Option<(HostId, u16)> {
+        let known = hosts.iter().map(|host| Known((*host).clone())).collect();
+        choose(known, pulses.to_vec(), NOW).map(|(host, slot)| (host.0.id, slot))
+    }
+
+    #[test]
+    fn the_emptiest_of_those_that_are_heard_takes_it() {
+        let (empty, half, full) = (host(0), host(1), host(2));
+        let heard = [pulse(&empty, 5), pulse(&half, 5), pulse(&full, 5)];
+        assert_eq!(chosen(&[&full, &half, &empty], &heard), Some((empty.id.clone(), 0)));
+        let silent = [pulse(&empty, 500), pulse(&half, 5)];
+        assert_eq!(chosen(&[&full, &half, &empty], &silent), Some((half.id.clone(), 1)));
+        // One that has just joined has no pulse yet; and a silent one is better than none.
+        assert_eq!(chosen(&[&half, &empty], &[pulse(&half, 5)]), Some((empty.id.clone(), 0)));
+        assert_eq!(chosen(&[&full, &empty], &[pulse(&full, 5), pulse(&empty, 500)]), Some((empty.id.clone(), 0)));
+        assert_eq!(chosen(&[&full], &[]), None);
+    }
+
+    #[test]
+    fn one_that_was_taken_out_takes_nothing() {
+        let revoked = Host { enrolment: Enrolment::Revoked, ..host(0) };
+        assert_eq!(chosen(&[&revoked], &[pulse(&revoked, 1)]), None);
+    }
+}
