@@ -13,6 +13,7 @@ use crate::lnd::client::LndClient;
 use crate::lnd::macaroon::{Caveat, Grant};
 use crate::lnd::proto::lnrpc::{ClosedChannelsRequest, ListChannelsRequest};
 use crate::model::NodeId;
+use crate::model::backups::{self, Channels};
 use crate::model::node::{Backup, BackupHead, Funding, Node, Phase, Runtime, WalletState};
 use crate::store::Change;
 use crate::store::repo::{self, Entity, Versioned};
@@ -251,12 +252,17 @@ impl Upkeep {
             }
             Err(e) => return Err(e.into()),
         };
-        let missing = self.must_cover(node, &lnd, head.value.good).await?.difference(&covers).count();
+        let missing = self.channels(node, &lnd, head.value.good).await?.missing_in(&covers).len();
         backup.value.channel_points = Some(covers.into_iter().collect());
         let mut writes = vec![repo::update(&backup.value, backup.version)?];
         if missing == 0 {
-            head.value.good = Some(number);
+            let before = head.value.good.replace(number);
             writes.push(repo::update(&head.value, head.version)?);
+            if let Some(old) = before.filter(|old| !backups::is_kept(*old, number, Some(number))) {
+                let id = Backup::id_of(&node.id, old);
+                let old = repo::get::<Backup>(store, &id).await?;
+                writes.extend(old.map(|old| repo::delete::<Backup>(&id, old.version)));
+            }
         } else {
             tracing::error!(node = %node.id, number, missing, "a channel backup covers fewer channels; the older one stays");
         }
@@ -278,24 +284,22 @@ impl Upkeep {
         Ok(true)
     }
 
-    /// The channels that a backup has to cover: those that are open, and those that the good one covers, less the closed.
-    async fn must_cover(&self, node: &Node, lnd: &LndClient, good: Option<u64>) -> Result<HashSet<String>> {
+    /// What is known of a node's channels, by the node itself and by the backup that is good so far.
+    async fn channels(&self, node: &Node, lnd: &LndClient, good: Option<u64>) -> Result<Channels> {
         let read = self.parts.keys.bake(node, Grant::Read, &[])?;
+        let good = match good {
+            Some(good) => repo::get::<Backup>(&*self.parts.store, &Backup::id_of(&node.id, good)).await?,
+            None => None,
+        };
         let open = lnd.list_channels(&read, ListChannelsRequest::default()).await?.channels;
-        let mut must: HashSet<String> = open.into_iter().map(|c| c.channel_point).collect();
-        if let Some(good) = good
-            && let Some(before) = repo::get::<Backup>(&*self.parts.store, &Backup::id_of(&node.id, good)).await?
-        {
-            must.extend(before.value.channel_points.unwrap_or_default());
-        }
         let closed = lnd.closed_channels(&read, ClosedChannelsRequest::default()).await?.channels;
         let closing = lnd.pending_closes(&read).await?;
-        for channel_point in
-            closed.into_iter().map(|c| c.channel_point).chain(closing.into_iter().map(|c| c.channel_point))
-        {
-            must.remove(&channel_point);
-        }
-        Ok(must)
+        let closed = closed.into_iter().map(|c| c.channel_point);
+        Ok(Channels {
+            open: open.into_iter().map(|c| c.channel_point).collect(),
+            in_good: good.and_then(|good| good.value.channel_points).into_iter().flatten().collect(),
+            closed: closed.chain(closing.into_iter().map(|c| c.channel_point)).collect(),
+        })
     }
 }
 

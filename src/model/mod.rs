@@ -4,6 +4,7 @@
 pub mod address;
 pub mod amount;
 pub mod app;
+pub mod backups;
 pub mod deployment;
 pub mod host;
 pub mod ids;

@@ -201,7 +201,8 @@ pub struct Runtime {
     pub at: OffsetDateTime,
 }
 
-/// A static channel backup as lnd wrote it (encrypted by lnd with a key of the seed). Every version is a document.
+/// A static channel backup as lnd wrote it (encrypted by lnd with a key of the seed). Every version is a document, for as
+/// long as [`super::backups::is_kept`] says.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Backup {
     /// The node.

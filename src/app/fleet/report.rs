@@ -6,7 +6,7 @@ use crate::error::StoreError;
 use crate::model::host::{Host, HostReport};
 use crate::model::node::{Backup, BackupHead, Process, Runtime, WalletState};
 use crate::model::placing::Pulse;
-use crate::model::{HostId, NodeId};
+use crate::model::{HostId, NodeId, backups};
 use crate::pki::{Identity, Peer};
 use crate::store::Write;
 use crate::store::repo::{self, Versioned};
@@ -190,7 +190,13 @@ impl Fleet {
             Some(head) => repo::update(&moved, head.version)?,
             None => repo::create(&moved)?,
         };
-        Ok(vec![repo::create(&backup)?, head, repo::check::<Host>(host.value.id.as_str(), host.version)])
+        let mut writes = vec![repo::create(&backup)?, head, repo::check::<Host>(host.value.id.as_str(), host.version)];
+        if let Some(number) = backups::superseded_by(newest, moved.good) {
+            let id = Backup::id_of(node, number);
+            let old = repo::get::<Backup>(&*self.store, &id).await?;
+            writes.extend(old.map(|old| repo::delete::<Backup>(&id, old.version)));
+        }
+        Ok(writes)
     }
 }
 

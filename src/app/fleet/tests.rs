@@ -111,6 +111,26 @@ async fn backups_are_versions_and_repetitions_are_not() {
     );
 }
 
+/// A host cannot fill the Store with them, nor push out the one that is needed.
+#[tokio::test]
+async fn a_flood_of_backups_leaves_the_good_one_and_the_newest_few() {
+    let world = World::new().await;
+    let (_, node, peer) = world.host().await;
+    for number in 1..=40u64 {
+        world.fleet.accept(&peer, &backup(&node, number, &number.to_be_bytes())).await.unwrap();
+        if number == 3 {
+            let good = |head: &mut BackupHead| {
+                head.good = Some(3);
+                Ok::<_, Error>(Some(Vec::new()))
+            };
+            repo::modify(&*world.store, node.as_str(), good).await.unwrap();
+        }
+    }
+    let kept = repo::list_all::<Backup>(&*world.store, None).await.unwrap();
+    let kept: Vec<u64> = kept.into_iter().map(|kept| kept.value.number).collect();
+    assert_eq!(kept, [3, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40]);
+}
+
 /// That it was heard is noted, and not every time.
 #[tokio::test]
 async fn a_host_that_reports_has_a_pulse() {
