@@ -10,7 +10,8 @@ const SILENT_AFTER: Duration = Duration::seconds(100);
 /// Reports that come sooner than this after the last one that was noted say nothing new.
 const NOTED_EVERY: Duration = Duration::seconds(20);
 
-/// When a host's agent was last heard. A document of its own: that of the host is where slots are taken.
+/// When a host's agent was last heard, for whoever places a node. A document of its own: that of the host is where slots are
+/// taken.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pulse {
     /// The host.

@@ -119,7 +119,7 @@ impl Fleet {
         if good && host.value.generation == generation { Ok(host) } else { Err(ReportError::NotAHost) }
     }
 
-    /// That it was heard, now and then: where nodes are placed, and a person who looks, want to know.
+    /// That it was heard, now and then.
     async fn pulse_write(&self, host: &HostId) -> Result<Option<Write>, StoreError> {
         let pulse = Pulse { host: host.clone(), at: self.clock.now() };
         match repo::get::<Pulse>(&*self.store, host.as_str()).await? {

@@ -13,10 +13,13 @@ pub struct Create {
 }
 
 impl Create {
-    /// Forward; and once there may be a wallet to and fro, but never back to where there was none.
+    /// Forward; to another place while there is no wallet, and to and fro once there may be one, but never back to where
+    /// there was none.
     pub(super) fn may_become(&self, next: &Self) -> bool {
+        let placed_anew = !self.step.wallet_may_exist() && next.step == CreateStep::Place;
         let beyond_the_pivot = self.step.wallet_may_exist() && next.step.wallet_may_exist();
-        self.initial_funding_sat == next.initial_funding_sat && (self.step <= next.step || beyond_the_pivot)
+        let fits = self.step <= next.step || placed_anew || beyond_the_pivot;
+        self.initial_funding_sat == next.initial_funding_sat && fits
     }
 }
 

@@ -228,6 +228,10 @@ fn every_way_the_workflows_go_is_open() {
         [create(CreateStep::InitWallet), create(CreateStep::ProveMacaroon), create(CreateStep::AwaitActive)],
     );
     creates.splice(8..8, [create(CreateStep::InitWallet), create(CreateStep::ProveMacaroon)]);
+    // Its host was revoked.
+    creates.splice(2..2, [create(CreateStep::Place), create(CreateStep::StartLnd)]);
+    creates.splice(5..5, [create(CreateStep::Place), create(CreateStep::StartLnd), create(CreateStep::SealSecrets)]);
+    creates.extend([CreateStep::DepositAddress, CreateStep::AwaitFunding].map(create));
     let close = |step, asked| {
         let (pubkey, channel_point) = (String::new(), String::new());
         Work::Close(Close { pubkey, channel_point, force: false, fee: None, asked, step })
