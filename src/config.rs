@@ -13,7 +13,7 @@ mod setting;
 mod source;
 
 pub use chain::{ChainBackend, ChainRpc, ChainSection};
-pub use secret::SecretSource;
+pub use secret::{SecretSource, must_not_be_everybodys};
 pub use sections::{
     DeploymentSection, FundingSection, LndSection, PaymentsSection, SealSection, StoreSection, TreasurySection,
 };

@@ -3,6 +3,7 @@
 mod build;
 mod spec;
 
+pub use build::{treasury_certificate, treasury_macaroon};
 pub use spec::node_spec;
 
 use crate::app::directory::Directory;

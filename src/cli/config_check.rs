@@ -3,7 +3,7 @@
 use super::{ConfigArgs, Failure, admin, in_a_line};
 use crate::config::chain::fault_of_password;
 use crate::config::{ChainBackend, Config};
-use crate::deployment;
+use crate::{deployment, http, master};
 use clap::Subcommand;
 use secrecy::ExposeSecret;
 use std::path::Path;
@@ -43,11 +43,13 @@ fn faults_of_files(config: &Config) -> Vec<String> {
     if let ChainBackend::Btcd { cert_file, .. } = &config.chain.backend {
         files.push(("chain.rpc_cert_file", cert_file.as_path()));
     }
-    files.extend(config.http.tls_cert.as_deref().map(|path| ("http.tls_cert", path)));
-    files.extend(config.http.tls_key.as_deref().map(|path| ("http.tls_key", path)));
+    if let (Some(cert), Some(key)) = (&config.http.tls_cert, &config.http.tls_key) {
+        let found = http::check_certificate(cert, key).err();
+        faults.extend(found.map(|e| format!("http.tls_cert, http.tls_key: {}", in_a_line(&e))));
+    }
     if let Some(treasury) = &config.treasury {
-        files.push(("treasury.cert_file", &treasury.cert_file));
-        files.push(("treasury.macaroon_file", &treasury.macaroon_file));
+        faults.extend(master::treasury_certificate(treasury).err().map(|e| in_a_line(&e)));
+        faults.extend(master::treasury_macaroon(treasury).err().map(|e| in_a_line(&e)));
     }
     faults.extend(files.into_iter().filter_map(|(key, path)| unreadable(path).map(|e| format!("{key}: {e}"))));
     let folder = config.store.path.parent().filter(|folder| !folder.as_os_str().is_empty());

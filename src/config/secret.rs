@@ -26,12 +26,22 @@ impl SecretSource {
     }
 }
 
-fn read_secret(path: &Path) -> Result<SecretString, String> {
+/// Makes sure that a file with something secret in it is not everybody's.
+///
+/// # Errors
+/// When it cannot be looked at, or others than its owner and group may read or write it.
+pub fn must_not_be_everybodys(path: &Path) -> Result<(), String> {
     let shown = path.display();
     let mode = std::fs::metadata(path).map_err(|e| format!("cannot read {shown}: {e}"))?.mode();
     if mode & 0o007 != 0 {
         return Err(format!("{shown} may be read or written by everybody: chmod o-rwx"));
     }
+    Ok(())
+}
+
+fn read_secret(path: &Path) -> Result<SecretString, String> {
+    must_not_be_everybodys(path)?;
+    let shown = path.display();
     let text = zeroize::Zeroizing::new(std::fs::read_to_string(path).map_err(|e| format!("cannot read {shown}: {e}"))?);
     match text.trim() {
         "" => Err(format!("{shown} is empty")),

@@ -29,7 +29,7 @@ mod values;
 
 pub use host::HostPort;
 pub use problem::status;
-pub use serve::{BoundServer, ServeError};
+pub use serve::{BoundServer, ServeError, check_certificate};
 
 use crate::app::Service;
 use crate::app::directory::Directory;

@@ -2,7 +2,7 @@
 
 use super::dispatch::Dispatcher;
 use super::{AppState, router};
-use crate::config::HttpSection;
+use crate::config::{HttpSection, must_not_be_everybodys};
 use axum::Router;
 use axum_server::accept::NoDelayAcceptor;
 use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
@@ -127,11 +127,20 @@ where
     server.first_request_timeout(config.header_timeout).serve(app.into_make_service()).await
 }
 
+/// Whether the API can be served with this certificate and key (PEM files).
+///
+/// # Errors
+/// [`ServeError::Certificate`].
+pub fn check_certificate(cert: &Path, key: &Path) -> Result<(), ServeError> {
+    tls(cert, key).map(drop)
+}
+
 fn tls(cert: &Path, key: &Path) -> Result<RustlsConfig, ServeError> {
     let with = |path: &Path| {
         let path = path.to_owned();
         move |error: Box<dyn std::error::Error + Send + Sync>| ServeError::Certificate(path, error)
     };
+    must_not_be_everybodys(key).map_err(|error| with(key)(error.into()))?;
     let certs = CertificateDer::pem_file_iter(cert).and_then(Iterator::collect::<Result<Vec<_>, _>>);
     let certs = certs.map_err(|error| with(cert)(error.into()))?;
     let private = PrivateKeyDer::from_pem_file(key).map_err(|error| with(key)(error.into()))?;

@@ -9,7 +9,7 @@ use crate::app::lnds::Lnds;
 use crate::app::parts::Turns;
 use crate::app::{Parts, Settings, Treasury};
 use crate::clock::{SharedClock, SystemClock};
-use crate::config::{Config, TreasurySection};
+use crate::config::{Config, TreasurySection, must_not_be_everybodys};
 use crate::deployment;
 use crate::lnd::PinnedCert;
 use crate::lnd::client::LndClient;
@@ -75,14 +75,31 @@ fn settings(config: &Config) -> Result<Settings, MasterError> {
 }
 
 fn treasury(section: &TreasurySection) -> Result<Treasury, MasterError> {
-    let fault = |key| move |e: &dyn std::error::Error| MasterError::File { key, reason: e.to_string() };
-    let certificate = read("treasury.cert_file", &section.cert_file)?;
-    let certificate = PinnedCert::from_pem(&certificate).map_err(|e| fault("treasury.cert_file")(&e))?;
-    let macaroon = read("treasury.macaroon_file", &section.macaroon_file)?;
-    let macaroon = Macaroon::parse(&macaroon).map_err(|e| fault("treasury.macaroon_file")(&e))?;
+    let (certificate, macaroon) = (treasury_certificate(section)?, treasury_macaroon(section)?);
     let client = LndClient::new(&section.address.to_string(), &certificate);
-    let client = client.map_err(|e| fault("treasury.address")(&e))?;
+    let client = client.map_err(|e| MasterError::File { key: "treasury.address", reason: e.to_string() })?;
     Ok(Treasury { client, macaroon })
+}
+
+/// The treasury's certificate.
+///
+/// # Errors
+/// [`MasterError::File`].
+pub fn treasury_certificate(section: &TreasurySection) -> Result<PinnedCert, MasterError> {
+    let key = "treasury.cert_file";
+    let certificate = read(key, &section.cert_file)?;
+    PinnedCert::from_pem(&certificate).map_err(|e| MasterError::File { key, reason: e.to_string() })
+}
+
+/// The macaroon for the treasury, from a file that is not everybody's.
+///
+/// # Errors
+/// [`MasterError::File`].
+pub fn treasury_macaroon(section: &TreasurySection) -> Result<Macaroon, MasterError> {
+    let key = "treasury.macaroon_file";
+    must_not_be_everybodys(&section.macaroon_file).map_err(|reason| MasterError::File { key, reason })?;
+    let macaroon = read(key, &section.macaroon_file)?;
+    Macaroon::parse(&macaroon).map_err(|e| MasterError::File { key, reason: e.to_string() })
 }
 
 pub(super) fn read(key: &'static str, path: &Path) -> Result<Zeroizing<Vec<u8>>, MasterError> {

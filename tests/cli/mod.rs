@@ -109,6 +109,30 @@ fn config_check_names_every_fault_at_once_and_says_when_there_is_none() {
     std::fs::set_permissions(site.path("rpc-password"), std::fs::Permissions::from_mode(0o644)).unwrap();
     let faulty = site.run(&["config", "check"]);
     assert_eq!((faulty.code, faulty.err.lines().count()), (Some(2), 3), "{}", faulty.err);
+    // And what is in them.
+    let site = Site::new();
+    site.write("tls.cert", "no certificate");
+    site.write_secret("tls.key", "no key");
+    site.write("treasury.cert", "no certificate");
+    site.write("treasury.macaroon", "everybody's");
+    let file = |name: &str| site.path(name).display().to_string();
+    let set = [
+        format!("http.tls_cert={}", file("tls.cert")),
+        format!("http.tls_key={}", file("tls.key")),
+        "treasury.address=127.0.0.1:1".to_owned(),
+        format!("treasury.cert_file={}", file("treasury.cert")),
+        format!("treasury.macaroon_file={}", file("treasury.macaroon")),
+    ];
+    let mut args = vec!["config", "check"];
+    args.extend(set.iter().flat_map(|set| ["--set", set.as_str()]));
+    let faulty = site.run(&args);
+    assert_eq!((faulty.code, faulty.err.lines().count()), (Some(2), 3), "{}", faulty.err);
+    for name in ["http.tls_cert, http.tls_key: ", "treasury.cert_file: ", "treasury.macaroon_file: "] {
+        assert!(faulty.err.contains(name), "{name}: {}", faulty.err);
+    }
+    site.write_secret("treasury.macaroon", "not a macaroon");
+    assert!(site.run(&args).err.contains("treasury.macaroon_file: "));
+
     let agent = site.run(&["lndserver"]);
     assert_eq!(agent.code, Some(2));
     assert!(agent.err.contains("agent.data_dir: is missing") && agent.err.contains("agent.masters: is missing"));

@@ -4,6 +4,7 @@ use crate::harness::{self, Deployment, Setup, eventually};
 use scale_lnd::lnd::grant::Grant;
 use scale_lnd::lnd::macaroon::{RootKey, bake};
 use serde_json::{Value, json};
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 /// The treasury's macaroon is one that the treasury does not know; later it is the right one.
@@ -16,6 +17,7 @@ fn a_parked_operation_goes_on_when_its_cause_is_gone() {
         let wrong = d.path("wrong.macaroon");
         let unknown = bake(&RootKey::from_bytes([9; 32]), [0; 16], &Grant::Withdraw.ops(), &[]);
         std::fs::write(&wrong, unknown.as_bytes()).unwrap();
+        std::fs::set_permissions(&wrong, std::fs::Permissions::from_mode(0o600)).unwrap();
         let funding = d.world.treasury.funding_macaroon.display().to_string();
         assert!(right.contains(&funding));
         std::fs::write(&d.config, right.replace(&funding, wrong.to_str().unwrap())).unwrap();

@@ -8,6 +8,7 @@ use super::*;
 use crate::model::app::Scope::Read;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt as _;
 
 params! {
     /// None.
@@ -121,7 +122,10 @@ async fn https_with_a_certificate() {
     let (cert, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
     std::fs::write(&cert, made.cert.pem()).expect("written");
     std::fs::write(&key, made.signing_key.serialize_pem()).expect("written");
-    let (bound, running) = serve(&api, HttpSection { tls_cert: Some(cert), tls_key: Some(key), ..config() }).await;
+    let with_key = || HttpSection { tls_cert: Some(cert.clone()), tls_key: Some(key.clone()), ..config() };
+    assert!(matches!(BoundServer::bind(with_key()), Err(ServeError::Certificate(..))), "everybody may read the key");
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).expect("set");
+    let (bound, running) = serve(&api, with_key()).await;
     assert!(bound.url.starts_with("https://"));
     let _one_for_the_process = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let root = reqwest::Certificate::from_pem(made.cert.pem().as_bytes()).expect("a root");
