@@ -128,7 +128,7 @@ async fn stop_master(d: &mut Deployment, point: &str, call: &Call) {
 
 /// Stops the master while it does not hold SQLite's lock. One that is stopped inside a commit keeps everybody from writing
 /// until it is woken: nothing can go wrong then, but nothing goes on either, which is SQLite's way and not the point here.
-async fn stop_between_commits(d: &Deployment, process: &Spawned) {
+pub async fn stop_between_commits(d: &Deployment, process: &Spawned) {
     let options = SqliteConnectOptions::new().filename(d.path("store.db")).busy_timeout(Duration::ZERO);
     let mut store = options.connect().await.unwrap();
     for _ in 0..100 {

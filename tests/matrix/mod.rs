@@ -8,6 +8,7 @@ mod blows;
 mod checks;
 
 use crate::harness::{self, Deployment, Setup};
+pub use blows::stop_between_commits;
 use blows::{Blow, Call, strike};
 use scale_lnd::model::work::close::CloseStep;
 use scale_lnd::model::work::create::CreateStep;

@@ -2,6 +2,7 @@
 
 use crate::harness::world::tail;
 use crate::harness::{self, Answer, Api, Deployment, Setup, eventually};
+use crate::matrix::stop_between_commits;
 use reqwest::Method;
 use scale_lnd::dev::reaper::{Exit, Signal};
 use scale_lnd::model::node::{Claim, Heartbeat};
@@ -121,9 +122,14 @@ fn a_step_that_ends_in_the_grace_leaves_its_work_to_another_master_at_once() {
         let more = "shutdown_grace_seconds = 60\n".to_owned();
         let mut world = World::new(Setup { lease_ttl_ms: 60_000, more, ..Setup::default() }).await;
         world.terminate().await;
+        // The other one must not be quicker than a look at what is left behind.
+        let idle = world.d.masters[world.idle].process.clone();
+        stop_between_commits(&world.d, &idle).await;
         std::fs::write(&world.go, b"").unwrap();
         assert_eq!(world.ended().await, Exit::Code(0));
+        assert_eq!(world.claim_now().await, Claim { holder: None, ..world.claim.clone() }, "released");
         assert!(!world.has_heartbeat(&world.claim).await, "its heartbeat is gone with it");
+        world.d.signal(&idle, Signal::CONT).await;
         let claim = world.taken_over(Duration::from_secs(20)).await;
         assert_ne!(claim.holder, world.claim.holder);
         world.finish().await;
