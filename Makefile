@@ -21,8 +21,10 @@ endif
 # $(call with_nodes,VARIANT): sets and exports the folder of lnd and btcd; one that is set already is left alone.
 with_nodes = SCALE_LND_NODE_BIN=$${SCALE_LND_NODE_BIN:-$$(deploy/nodes/ensure.sh $(1))}; export SCALE_LND_NODE_BIN
 
-# Sets and exports the jar of the Firestore emulator; one that is set already is left alone. The Java it runs on is asked for.
-with_emulator = SCALE_LND_FIRESTORE_EMULATOR=$${SCALE_LND_FIRESTORE_EMULATOR:-$$(deploy/emulator/ensure.sh)}; \
+# Sets and exports the jar of the Firestore emulator; one that is set already is left alone. Where there is none, or no Java
+# for it: a failure in CI; elsewhere its tests, which all have `firestore` in their names, are left out, and that is said.
+with_emulator = skip=(); SCALE_LND_FIRESTORE_EMULATOR=$${SCALE_LND_FIRESTORE_EMULATOR:-$$(deploy/emulator/ensure.sh)} || \
+	{ [ "$${CI:-}" != true ] || exit 1; skip=(-- --skip firestore); }; \
 	export SCALE_LND_FIRESTORE_EMULATOR
 
 dev: ## run the whole system on this machine, on simnet (ARGS="--fresh" and the like are passed on)
@@ -35,7 +37,8 @@ demo: ## show the whole story: two users get lnds, one pays the other, closes, w
 
 test: lint ## lint, then all tests, on real lnd and btcd and Google's Firestore emulator
 	@.ci/need cargo cc
-	@$(call with_nodes,lowscrypt); $(with_emulator); cargo test --features fault-points
+	@$(call with_nodes,lowscrypt); $(with_emulator); cargo test --features fault-points "$${skip[@]}"; \
+	[ "$${#skip[@]}" = 0 ] || echo "NOT TESTED: the Firestore store, without its emulator (the reason is above)"
 
 test-quick: ## unit tests and the integration tests named smoke, for the inner loop
 	@.ci/need cargo cc
