@@ -15,7 +15,8 @@ mod source;
 pub use chain::{ChainBackend, ChainRpc, ChainSection};
 pub use secret::{SecretSource, must_not_be_everybodys};
 pub use sections::{
-    DeploymentSection, FundingSection, LndSection, PaymentsSection, SealSection, StoreSection, TreasurySection,
+    DeploymentSection, FirestoreSection, FundingSection, LndSection, PaymentsSection, SealSection, StoreSection,
+    TreasurySection,
 };
 pub use serving::{AgentsSection, HttpSection, LogFormat, LogSection, MasterSection};
 pub use source::{ConfigFault, ENV_PREFIX, Origin};
@@ -111,7 +112,7 @@ impl Config {
             found.push(("funding.initial_funding_sat", "needs a treasury: [treasury] is missing".to_owned()));
         }
         if deployment.as_ref().is_some_and(|d| d.network == Network::Mainnet) {
-            mainnet(http.as_ref(), seal.as_ref(), limits.as_ref(), &mut found);
+            mainnet(store.as_ref(), http.as_ref(), seal.as_ref(), limits.as_ref(), &mut found);
         }
         if let (Some(deployment), Some(chain)) = (&deployment, &chain) {
             chain.validate_on(deployment.network, lnd.as_ref(), &mut found);
@@ -137,7 +138,18 @@ impl Config {
 }
 
 /// What must be there where the money is real.
-fn mainnet(http: Option<&HttpSection>, seal: Option<&SealSection>, limits: Option<&Limits>, found: &mut Found) {
+fn mainnet(
+    store: Option<&StoreSection>,
+    http: Option<&HttpSection>,
+    seal: Option<&SealSection>,
+    limits: Option<&Limits>,
+    found: &mut Found,
+) {
+    if let Some(StoreSection::Firestore(FirestoreSection { api_url: Some(url), .. })) = store
+        && !url.starts_with("https://")
+    {
+        found.push(("store.api_url", "must be https on mainnet".to_owned()));
+    }
     if http.is_some_and(|http| http.tls_cert.is_none() && http.tls_key.is_none()) {
         found.push(("http.tls_cert", "is missing: on mainnet the API is HTTPS".to_owned()));
     }

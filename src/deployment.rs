@@ -1,9 +1,14 @@
 //! Which deployment a Store belongs to, recorded in it at the first start: a master with another name, another network or
 //! other sealing keys refuses to start on it.
 
+mod copy;
+mod moving;
 mod rewrap;
+mod store;
 
+pub use copy::{Copied, CopyError, copy, undo as undo_copy};
 pub use rewrap::{Rewrapped, rewrap};
+pub use store::{OpenStoreError, open_store};
 
 use crate::config::{DeploymentSection, SealSection, SecretSource};
 use crate::error::StoreError;
@@ -11,6 +16,7 @@ use crate::model::Network;
 use crate::seal::{KeyError, SealContext, SealError, SealKey, Sealed, Sealer};
 use crate::store::Store;
 use crate::store::repo::{self, Entity};
+use moving::Moving;
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -55,6 +61,12 @@ pub enum OpenError {
         /// The network recorded in the Store.
         network: Network,
     },
+    /// Its deployment is in another Store now.
+    #[error("this store is not used any more: the deployment was moved to {0}")]
+    Moved(String),
+    /// Not all of its deployment has arrived here.
+    #[error("a deployment is being copied to this store: let `scale-lnd store copy` finish")]
+    Copying,
     /// The configured keys do not open it.
     #[error("the sealing key does not open this store")]
     Key(#[from] SealError),
@@ -87,7 +99,13 @@ pub async fn open(
         field: "key_check",
     };
     loop {
-        let (write, opened) = match repo::get::<Deployment>(store, ID).await? {
+        let found = store.get(&repo::key::<Deployment>(ID)).await?;
+        match found.as_ref().and_then(|document| Moving::read(&document.body)) {
+            Some(Moving::Moved { to, .. }) => return Err(OpenError::Moved(to)),
+            Some(Moving::Copying) => return Err(OpenError::Copying),
+            None => {}
+        }
+        let (write, opened) = match found.map(repo::decode::<Deployment>).transpose()? {
             None => {
                 let key_checks = vec![sealer.seal(&context, CHECK)?];
                 let name = section.name.clone();

@@ -19,7 +19,6 @@ use crate::lndserver::fleet as agents;
 use crate::model::MasterId;
 use crate::pki::Credentials;
 use crate::seal::KeyError;
-use crate::store::sqlite;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -33,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 pub enum MasterError {
     /// The database.
     #[error(transparent)]
-    OpenStore(#[from] sqlite::OpenError),
+    OpenStore(#[from] deployment::OpenStoreError),
     /// The sealing keys.
     #[error(transparent)]
     Key(#[from] KeyError),

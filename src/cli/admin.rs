@@ -9,7 +9,6 @@ use crate::deployment::{self, Opened};
 use crate::model::AppId;
 use crate::seal::Sealer;
 use crate::store::Store;
-use crate::store::sqlite::{SqliteOptions, SqliteStore};
 use std::sync::Arc;
 use time::OffsetDateTime;
 
@@ -44,10 +43,10 @@ pub fn load(args: &ConfigArgs) -> Result<Config, Failure> {
 /// Reads the configuration and opens the Store.
 pub async fn open(args: &ConfigArgs) -> Result<Admin, Failure> {
     let config = load(args)?;
-    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&config.store.path, SqliteOptions::default()).await?);
+    let store = deployment::open_store(&config).await?;
     let sealer = Arc::new(deployment::sealer(&config.seal)?);
     if deployment::open(&*store, &sealer, &config.deployment, now()).await? == Opened::New {
-        eprintln!("a new store was made: {}", config.store.path.display());
+        eprintln!("a new store was made: {}", config.store);
     }
     let keys = Keys::new(Arc::clone(&sealer), config.deployment.name.clone(), config.deployment.network);
     Ok(Admin { config, store, sealer, keys })

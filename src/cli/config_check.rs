@@ -2,7 +2,7 @@
 
 use super::{ConfigArgs, Failure, admin, in_a_line};
 use crate::config::chain::fault_of_password;
-use crate::config::{ChainBackend, Config};
+use crate::config::{ChainBackend, Config, StoreSection};
 use crate::{deployment, http, master};
 use clap::Subcommand;
 use secrecy::ExposeSecret;
@@ -52,9 +52,17 @@ fn faults_of_files(config: &Config) -> Vec<String> {
         faults.extend(master::treasury_macaroon(treasury).err().map(|e| in_a_line(&e)));
     }
     faults.extend(files.into_iter().filter_map(|(key, path)| unreadable(path).map(|e| format!("{key}: {e}"))));
-    let folder = config.store.path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    if folder.is_some_and(|folder| !folder.is_dir()) {
-        faults.push("store.path: its folder does not exist".to_owned());
+    match &config.store {
+        StoreSection::Sqlite { path } => {
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+            if folder.is_some_and(|folder| !folder.is_dir()) {
+                faults.push("store.path: its folder does not exist".to_owned());
+            }
+        }
+        StoreSection::Firestore(firestore) => {
+            let unreadable = firestore.credentials_file.as_deref().and_then(unreadable);
+            faults.extend(unreadable.map(|e| format!("store.credentials_file: {e}")));
+        }
     }
     faults
 }

@@ -12,6 +12,7 @@ mod output;
 mod run;
 mod seal_key;
 mod signals;
+mod store;
 
 use crate::config::ConfigFault;
 use crate::dev::{self, reaper};
@@ -60,6 +61,9 @@ enum Command {
     /// Keys that seal the secrets in the Store
     #[command(subcommand, name = "seal-key")]
     SealKey(seal_key::SealKeyCommand),
+    /// The Store: move a deployment to another
+    #[command(subcommand)]
+    Store(store::StoreCommand),
     /// Ends everything beneath it when its owner is gone (used by `dev` and tests)
     #[command(name = "__reaper", hide = true)]
     Reaper(reaper::ReaperArgs),
@@ -170,6 +174,7 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Node(command) => node::run(command).await,
         Command::Operation(command) => operation::run(command).await,
         Command::SealKey(command) => seal_key::run(command).await,
+        Command::Store(command) => store::run(command).await,
         Command::Reaper(_) => Err(Failure::usage("the reaper runs alone")),
     }
 }

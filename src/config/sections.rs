@@ -44,18 +44,92 @@ impl Part for DeploymentSection {
     }
 }
 
-/// `[store]`: the embedded SQLite store.
+/// `[store]`: where everything is kept.
 #[derive(Debug, Clone)]
-pub struct StoreSection {
-    /// The database file. All masters of the deployment run on this machine and name the same one.
-    pub path: PathBuf,
+pub enum StoreSection {
+    /// The embedded SQLite.
+    Sqlite {
+        /// The database file. All masters of the deployment run on this machine and name the same one.
+        path: PathBuf,
+    },
+    /// Google's Firestore.
+    Firestore(FirestoreSection),
+}
+
+/// `[store]` of the kind firestore. Any number of masters on any machines name the same project and database.
+#[derive(Debug, Clone)]
+pub struct FirestoreSection {
+    /// The project at Google.
+    pub project: String,
+    /// The database in it, one for each deployment.
+    pub database: String,
+    /// A JSON file of Google's, of a service account or a workload identity federation. None: Google's usual places.
+    pub credentials_file: Option<PathBuf>,
+    /// Where Firestore is, where not at Google: an emulator or a proxy. Credentials go over https only.
+    pub api_url: Option<String>,
+}
+
+/// The kinds of Store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum StoreKind {
+    Sqlite,
+    Firestore,
+}
+
+impl Setting for StoreKind {
+    fn parse(raw: Raw) -> Result<Self, String> {
+        match String::parse(raw)?.as_str() {
+            "sqlite" => Ok(Self::Sqlite),
+            "firestore" => Ok(Self::Firestore),
+            _ => Err("must be sqlite or firestore".to_owned()),
+        }
+    }
 }
 
 impl Part for StoreSection {
     const NAME: &'static str = "store";
 
     fn read(s: &mut Section<'_>) -> Option<Self> {
-        Some(Self { path: s.required("path")? })
+        match s.or("kind", StoreKind::Sqlite) {
+            StoreKind::Sqlite => Some(Self::Sqlite { path: s.required("path")? }),
+            StoreKind::Firestore => {
+                let project = s.required("project");
+                let database = s.or("database", "(default)".to_owned());
+                let (credentials_file, api_url) = (s.optional("credentials_file"), s.optional("api_url"));
+                Some(Self::Firestore(FirestoreSection { project: project?, database, credentials_file, api_url }))
+            }
+        }
+    }
+
+    fn validate(&self, found: &mut Found) {
+        let Self::Firestore(firestore) = self else { return };
+        // They become parts of paths.
+        let is_name = |text: &str, more: &str| {
+            (1..=63).contains(&text.len()) && text.chars().all(|c| c.is_ascii_alphanumeric() || more.contains(c))
+        };
+        if !is_name(&firestore.project, "-:.") {
+            found.push(("store.project", "must be the id of a project, such as my-project-1".to_owned()));
+        }
+        if firestore.database != "(default)" && !is_name(&firestore.database, "-") {
+            found.push(("store.database", "must be the id of a database, such as (default)".to_owned()));
+        }
+        let Some(url) = &firestore.api_url else { return };
+        if !url.starts_with("https://") && !url.starts_with("http://") {
+            found.push(("store.api_url", "must begin with https:// or http://".to_owned()));
+        } else if url.starts_with("http://") && firestore.credentials_file.is_some() {
+            found.push(("store.credentials_file", "is not used: over plain http no credentials are sent".to_owned()));
+        }
+    }
+}
+
+impl std::fmt::Display for StoreSection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Sqlite { path } => path.display().fmt(f),
+            Self::Firestore(firestore) => {
+                write!(f, "Firestore, project {}, database {}", firestore.project, firestore.database)
+            }
+        }
     }
 }
 

@@ -138,10 +138,10 @@ fn the_environment_is_over_the_file_and_flags_over_the_environment() {
 fn a_relative_path_of_the_file_is_relative_to_the_file() {
     let file = file(&WHOLE.replace("/var/lib/scale-lnd/store.db", "data/store.db"));
     let config = Config::load(Some(&file.path), [], &[]).unwrap();
-    assert_eq!(config.store.path, file.path.parent().unwrap().join("data/store.db"));
+    assert_eq!(database(&config), file.path.parent().unwrap().join("data/store.db"));
     let env = pairs(&[("SCALE_LND_STORE_PATH", "data/store.db")]);
     let config = Config::load(Some(&file.path), env, &[]).unwrap();
-    assert_eq!(config.store.path, Path::new("data/store.db"));
+    assert_eq!(database(&config), Path::new("data/store.db"));
 }
 
 #[test]
@@ -271,4 +271,52 @@ fn the_defaults_that_the_examples_show_are_the_programs() {
     assert_eq!(as_it_stands.payments.open_margin_on(Network::Regtest), Duration::from_secs(10));
     assert_eq!(told.chain.fixed_sat_per_vbyte, as_it_stands.chain.sat_per_vbyte_on(Network::Simnet));
     assert_eq!(as_it_stands.chain.sat_per_vbyte_on(Network::Mainnet), None);
+}
+
+fn database(config: &Config) -> &Path {
+    match &config.store {
+        StoreSection::Sqlite { path } => path,
+        StoreSection::Firestore(_) => panic!("SQLite is the default"),
+    }
+}
+
+/// The whole configuration with this as its store.
+fn with_store(lines: &str) -> Result<Config, String> {
+    load(&WHOLE.replace("path = \"/var/lib/scale-lnd/store.db\"", lines), &[], &[])
+}
+
+#[test]
+fn firestore_is_a_store() {
+    let config = with_store("kind = \"firestore\"\nproject = \"my-project\"").unwrap();
+    assert_eq!(config.store.to_string(), "Firestore, project my-project, database (default)");
+    // As the example has it.
+    let example = include_str!("../../docs/master.example.toml").lines().filter_map(|l| l.strip_prefix("#     "));
+    let example: Vec<_> = example.filter(|line| line.contains(" = ")).collect();
+    assert_eq!(example.len(), 5);
+    assert_eq!(with_store(&example.join("\n")).unwrap().store.to_string(), config.store.to_string());
+    let lines = "kind = \"firestore\"\nproject = \"p\"\ndatabase = \"prod\"\ncredentials_file = \"key.json\"";
+    let StoreSection::Firestore(section) = with_store(lines).unwrap().store else { panic!("Firestore is meant") };
+    assert_eq!(section.database, "prod");
+    assert!(section.credentials_file.unwrap().ends_with("key.json"));
+}
+
+#[test]
+fn faults_of_a_store_are_named() {
+    let cases = [
+        ("kind = \"postgres\"\npath = \"x\"", "store.kind: must be sqlite or firestore"),
+        ("kind = \"firestore\"", "store.project: is missing"),
+        ("kind = \"firestore\"\nproject = \"a/b\"", "store.project: must be the id of a project"),
+        ("kind = \"firestore\"\nproject = \"p\"\ndatabase = \"(other)\"", "store.database: must be the id"),
+        ("kind = \"firestore\"\nproject = \"p\"\npath = \"x\"", "store.path: unknown key; [store] has kind, project"),
+        ("path = \"x\"\nproject = \"p\"", "store.project: unknown key; [store] has kind, path"),
+        ("kind = \"firestore\"\nproject = \"p\"\napi_url = \"localhost:80\"", "store.api_url: must begin with"),
+        (
+            "kind = \"firestore\"\nproject = \"p\"\napi_url = \"http://x\"\ncredentials_file = \"k\"",
+            "store.credentials_file: is not used",
+        ),
+    ];
+    for (lines, expected) in cases {
+        let faults = with_store(lines).unwrap_err();
+        assert!(faults.contains(expected), "{lines}: {faults}");
+    }
 }

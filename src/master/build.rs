@@ -17,8 +17,6 @@ use crate::lnd::macaroon::Macaroon;
 use crate::lndserver::client::Agents;
 use crate::model::{MasterId, Sat};
 use crate::pki::Credentials;
-use crate::store::Store;
-use crate::store::sqlite::{SqliteOptions, SqliteStore};
 use std::path::Path;
 use std::sync::Arc;
 use zeroize::Zeroizing;
@@ -36,7 +34,7 @@ pub(super) async fn build(config: &Config) -> Result<Built, MasterError> {
     let sealer = Arc::new(deployment::sealer(&config.seal)?);
     let settings = settings(config)?;
     let treasury = config.treasury.as_ref().map(treasury).transpose()?;
-    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&config.store.path, SqliteOptions::default()).await?);
+    let store = deployment::open_store(config).await?;
     let section = &config.deployment;
     deployment::open(&*store, &sealer, section, clock.now()).await?;
 

@@ -1,7 +1,8 @@
 //! Which document each part of the model is kept as, and what it can be found by.
 
-use super::IndexEntry;
-use super::repo::Entity;
+use super::repo::{self, Entity};
+use super::{Document, IndexEntry, Result};
+use crate::error::StoreError;
 use crate::model::app::{ApiKeyRecord, App};
 use crate::model::deployment::Authority;
 use crate::model::host::Host;
@@ -11,27 +12,45 @@ use crate::model::operation::{IdempotencyRecord, Operation};
 use crate::model::placing::Pulse;
 use crate::model::work::create::FundingRequest;
 
-/// Every collection there is: a store that follows each by itself must know them. (`deployment` has two kinds of document.)
-pub(super) const COLLECTIONS: &[&str] = &[
-    App::COLLECTION,
-    ApiKeyRecord::COLLECTION,
-    Host::COLLECTION,
-    Pulse::COLLECTION,
-    Authority::COLLECTION,
-    Usage::COLLECTION,
-    Node::COLLECTION,
-    NodeName::COLLECTION,
-    Runtime::COLLECTION,
-    Backup::COLLECTION,
-    BackupHead::COLLECTION,
-    ClosePointer::COLLECTION,
-    PaymentPointer::COLLECTION,
-    Claim::COLLECTION,
-    Heartbeat::COLLECTION,
-    Operation::COLLECTION,
-    IdempotencyRecord::COLLECTION,
-    FundingRequest::COLLECTION,
-];
+macro_rules! collections {
+    ($($entity:ty),+ $(,)?) => {
+        /// Every collection there is: a store that follows each by itself must know them. (`deployment` has two kinds of
+        /// document, and no index.)
+        pub(crate) const COLLECTIONS: &[&str] = &[Authority::COLLECTION, $(<$entity>::COLLECTION),+];
+
+        /// What a stored document can be found by, which no store gives back.
+        ///
+        /// # Errors
+        /// [`StoreError::Corrupt`] for a document that this version does not know.
+        pub(crate) fn index_of(document: &Document) -> Result<Vec<IndexEntry>> {
+            match document.key.collection {
+                Authority::COLLECTION => Ok(Vec::new()),
+                $(<$entity>::COLLECTION => Ok(repo::decode::<$entity>(document.clone())?.value.index()),)+
+                collection => Err(StoreError::Invalid { collection, reason: "it is none of the collections" }),
+            }
+        }
+    };
+}
+
+collections!(
+    App,
+    ApiKeyRecord,
+    Host,
+    Pulse,
+    Usage,
+    Node,
+    NodeName,
+    Runtime,
+    Backup,
+    BackupHead,
+    ClosePointer,
+    PaymentPointer,
+    Claim,
+    Heartbeat,
+    Operation,
+    IdempotencyRecord,
+    FundingRequest,
+);
 
 fn entry(name: &'static str, value: impl Into<String>) -> IndexEntry {
     IndexEntry { name, value: value.into() }

@@ -8,6 +8,8 @@ pub mod firestore;
 pub mod repo;
 pub mod sqlite;
 
+pub(crate) use entities::{COLLECTIONS, index_of};
+
 use crate::error::StoreError;
 use async_trait::async_trait;
 use futures::stream::BoxStream;

@@ -1,6 +1,7 @@
 //! The command line as an operator meets it: what is printed, what is refused, and what is never shown.
 
 mod credentials;
+mod firestore;
 mod mainnet;
 mod master;
 mod parked;

@@ -2,7 +2,7 @@
 
 use super::command::{self, Done};
 use super::world::{World, program, tail, world};
-use super::{Api, eventually, ports};
+use super::{Api, emulator, eventually, ports};
 use scale_lnd::dev::btcd::ChainAccess;
 use scale_lnd::dev::reaper::{Signal, Spawn, Spawned};
 use scale_lnd::dev::treasury::TreasuryAccess;
@@ -11,6 +11,9 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tempfile::TempDir;
+
+/// How many masters may live at a time: the agent is told where each of them is.
+const MASTERS: u16 = 3;
 
 /// How a deployment differs from the usual.
 #[derive(Debug, Clone)]
@@ -22,6 +25,8 @@ pub struct Setup {
     pub chain: Option<ChainAccess>,
     /// Whether its lnds are peers of btcd, with neutrino, rather than users of its RPC.
     pub neutrino: bool,
+    /// Where a Firestore emulator is that keeps the store; `None`: SQLite.
+    pub firestore: Option<String>,
     /// More lines for the masters' configuration file.
     pub more: String,
 }
@@ -34,6 +39,7 @@ impl Default for Setup {
             slots: 40,
             chain: None,
             neutrino: false,
+            firestore: None,
             more: String::new(),
         }
     }
@@ -68,7 +74,7 @@ impl Deployment {
     pub async fn start(setup: Setup) -> Self {
         let world = world().await;
         let dir = tempfile::Builder::new().prefix("deployment-").tempdir_in(world.dir.path()).unwrap();
-        let agents_port = ports::free(2);
+        let agents_port = ports::free(MASTERS);
         let config = dir.path().join("master.toml");
         let mut this = Self {
             world,
@@ -100,13 +106,17 @@ impl Deployment {
         let chain = setup.chain.as_ref().unwrap_or(&self.world.chain);
         let treasury = if setup.chain.is_none() { self.treasury_section() } else { String::new() };
         let backend = backend(chain, setup.neutrino);
+        let store = match &setup.firestore {
+            None => format!("path = \"{}\"", self.path("store.db").display()),
+            Some(url) => format!("kind = \"firestore\"\nproject = \"{}\"\napi_url = \"{url}\"", emulator::project()),
+        };
         let text = format!(
             r#"
 [deployment]
 name = "test"
 network = "simnet"
 [store]
-path = "{store}"
+{store}
 [seal]
 key_file = "{seal}"
 [agents]
@@ -123,7 +133,6 @@ initial_funding_sat = {initial_funding_sat}
 lease_ttl_ms = {lease_ttl_ms}
 {more}
 "#,
-            store = self.path("store.db").display(),
             seal = self.path("seal.key").display(),
             agents = self.agents_port,
         );
@@ -210,10 +219,11 @@ lease_ttl_ms = {lease_ttl_ms}
         self.masters.len() - 1
     }
 
-    /// One of the two ports that the agent dials: one that no living master has.
+    /// One of the ports that the agent dials: the first that no living master has.
     fn port_for_agents(&self) -> u16 {
-        let first_taken = self.masters.iter().any(|m| m.process.exit().is_none() && m.agents_port == self.agents_port);
-        if first_taken { self.agents_port + 1 } else { self.agents_port }
+        let living = || self.masters.iter().filter(|m| m.process.exit().is_none());
+        let mut ports = self.agents_port..self.agents_port + MASTERS;
+        ports.find(|port| living().all(|m| m.agents_port != *port)).expect("no more masters than the agent knows")
     }
 
     /// One more host, whose folder is `host<suffix>`. Returns its id.
@@ -239,7 +249,7 @@ lease_ttl_ms = {lease_ttl_ms}
 data_dir = "{data}"
 listen = "127.0.0.1:{port}"
 address = "127.0.0.1"
-masters = ["127.0.0.1:{masters}", "127.0.0.1:{second}"]
+masters = [{masters}]
 join_token_file = "{token}"
 ca_fingerprint = "{fingerprint}"
 lnd = "{lnd}"
@@ -247,8 +257,8 @@ port_base = {base}
 "#,
             data = self.path(&format!("host{suffix}")).display(),
             port = ports::free(1),
-            masters = self.agents_port,
-            second = self.agents_port + 1,
+            masters =
+                (0..MASTERS).map(|n| format!("\"127.0.0.1:{}\"", self.agents_port + n)).collect::<Vec<_>>().join(", "),
             token = token_file.display(),
             fingerprint = invitation["ca_fingerprint"].as_str().unwrap(),
             lnd = lnd.display(),

@@ -2,7 +2,10 @@
 
 use super::world::{program, tail};
 use super::{RUNTIME, eventually, ports};
+use futures::StreamExt;
 use scale_lnd::dev::reaper::{Options, Reaper, Signal, Spawn, Spawned};
+use scale_lnd::store::firestore::{FirestoreOptions, FirestoreStore};
+use scale_lnd::store::{Expect, Key, Query, Store, Write};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -85,6 +88,31 @@ impl Emulator {
             answer.status().is_success().then_some(())
         })
         .await;
+        if self.rules.is_none() {
+            self.warm_up().await;
+        }
+    }
+}
+
+impl Emulator {
+    /// What Java does for the first time takes it seconds, more than calls of ours may last.
+    async fn warm_up(&self) {
+        let key = || Key { collection: "apps", id: "warm".to_owned() };
+        let options = FirestoreOptions {
+            api_url: Some(self.url.clone()),
+            timeout: Duration::from_secs(60),
+            ..FirestoreOptions::new("warm-up")
+        };
+        let store = FirestoreStore::open(options).await.unwrap();
+        let put = Write::Put { key: key(), expect: Expect::Absent, body: serde_json::json!({}), index: Vec::new() };
+        let expect = store.commit(vec![put]).await.unwrap()[0];
+        let mut changes = store.changes(None).await.unwrap();
+        store.commit(vec![Write::Delete { key: key(), expect }]).await.unwrap();
+        for _resync_and_deletion in 0..2 {
+            changes.next().await;
+        }
+        let query = Query { collection: "apps", index: None, after: None, limit: 1, descending: false };
+        assert!(store.list(&query).await.unwrap().documents.is_empty());
     }
 }
 

@@ -44,6 +44,12 @@ impl Data for Project {
     async fn another(&self) -> Box<dyn Data> {
         Box::new(Self { emulator: self.emulator, name: emulator::project() })
     }
+
+    /// Firestore's queries are of one instant. Its emulator's are not quite: with four readers 8 of 4,081 were torn, in a
+    /// read-only transaction 27 of 5,562, at a given time 7 of 5,720 (only locking transactions gave none).
+    fn torn_listings_per_mille(&self) -> usize {
+        30
+    }
 }
 
 async fn fresh() -> Project {

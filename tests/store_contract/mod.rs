@@ -23,6 +23,12 @@ pub trait Data: Send + Sync {
 
     /// Other data of the same kind, new and empty.
     async fn another(&self) -> Box<dyn Data>;
+
+    /// How many listings in a thousand may show half a commit: none. Only for a stand-in that is known to be worse than what
+    /// it stands for.
+    fn torn_listings_per_mille(&self) -> usize {
+        0
+    }
 }
 
 /// Makes a test of every case of the contract. Each has a minute.

@@ -188,6 +188,8 @@ async fn send(connection: &Connection, prepared: &Prepared) -> Result<Sent> {
         Ok(response) => match prepared.results(response.get_ref()) {
             Some(versions) => {
                 connection.count_commit(prepared.writes.len());
+                let collections: Vec<_> = prepared.expectations.iter().map(|(key, _)| key.collection).collect();
+                tracing::debug!(firestore.writes = prepared.writes.len(), ?collections, "committed");
                 Ok(Sent::Done(versions))
             }
             None => Err(StoreError::Unavailable("Firestore's answer to a commit has no versions".to_owned())),

@@ -240,6 +240,11 @@ impl Connection {
     pub(super) fn count_reads(&self, documents: usize) {
         // Firestore bills a query that finds nothing as one read.
         self.usage.read(documents.max(1));
+        tracing::debug!(firestore.reads = documents.max(1), "read");
+    }
+
+    pub(super) fn count_heard(&self) {
+        self.usage.read(1);
     }
 
     pub(super) fn count_commit(&self, writes: usize) {

@@ -228,7 +228,7 @@ impl Follower {
         let Some(collection) = target.and_then(|target| listening.targets.get(target)).copied() else { return };
         let Some(document) = change.document else { return };
         listening.documents += 1;
-        self.connection.count_reads(1);
+        self.connection.count_heard();
         let Some(version) = document.update_time.as_ref().and_then(codec::version) else { return };
         if version.0 <= listening.floor {
             return;

@@ -156,3 +156,43 @@ impl Store for FirestoreStore {
         bounded(self.connection.timeout(), follow).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::entities::COLLECTIONS;
+    use super::commit::DELETED;
+    use serde_json::{Value, json};
+    use std::collections::BTreeSet;
+
+    /// deploy/firestore declares what every listing and the feed ask for, and takes the index of everything else away.
+    #[test]
+    fn the_declared_indexes_are_those_that_are_used() {
+        let declared: Value =
+            serde_json::from_str(include_str!("../../../deploy/firestore/firestore.indexes.json")).unwrap();
+        let mut composite = BTreeSet::new();
+        let mut single = BTreeSet::new();
+        for collection in COLLECTIONS {
+            let fields = json!([
+                {"fieldPath": "_index", "arrayConfig": "CONTAINS"},
+                {"fieldPath": "__name__", "order": "DESCENDING"},
+            ]);
+            let index = json!({"collectionGroup": collection, "queryScope": "COLLECTION", "fields": fields});
+            composite.insert(index.to_string());
+            let contains = json!([{"arrayConfig": "CONTAINS", "queryScope": "COLLECTION"}]);
+            single
+                .insert(json!({"collectionGroup": collection, "fieldPath": "_index", "indexes": contains}).to_string());
+        }
+        for collection in COLLECTIONS.iter().chain([&DELETED]) {
+            let changed = json!([{"order": "ASCENDING", "queryScope": "COLLECTION"}]);
+            for (path, indexes) in [("*", json!([])), ("_changed", changed)] {
+                single
+                    .insert(json!({"collectionGroup": collection, "fieldPath": path, "indexes": indexes}).to_string());
+            }
+        }
+        let expiry = json!({"collectionGroup": DELETED, "fieldPath": "expires_at", "ttl": true, "indexes": []});
+        single.insert(expiry.to_string());
+        let all = |name: &str| declared[name].as_array().unwrap().iter().map(Value::to_string).collect::<BTreeSet<_>>();
+        assert_eq!(all("indexes"), composite);
+        assert_eq!(all("fieldOverrides"), single);
+    }
+}

@@ -22,7 +22,9 @@ async fn by_hand(url: &str, project: &str, id: &str, fields: Value) {
 async fn whoever_may_not_is_told_what_to_do() {
     let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/firestore/firestore.rules");
     let emulator = Emulator::start(Some(&rules)).await;
-    let error = FirestoreStore::open(options(&emulator.url, &project())).await.unwrap_err();
+    // Its Java is cold.
+    let options = FirestoreOptions { timeout: Duration::from_secs(60), ..options(&emulator.url, &project()) };
+    let error = FirestoreStore::open(options).await.unwrap_err();
     assert!(matches!(error, OpenError::Refused { .. }), "{error:?}");
     assert!(error.to_string().contains("roles/datastore.user"), "{error}");
 }

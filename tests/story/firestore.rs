@@ -1,0 +1,185 @@
+//! What users do where the Store is Firestore, with one master and with three, and what it costs there.
+
+use super::story;
+use crate::harness::emulator::Emulator;
+use crate::harness::{self, Api, Deployment, Setup, eventually};
+use futures::future::join_all;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
+
+const COUNTED: &str = "[log]\nformat = \"json\"\nfilter = \"info,scale_lnd::store::firestore=debug\"\n";
+
+async fn setup() -> Setup {
+    Setup { firestore: Some(Emulator::shared().await.url.clone()), ..Setup::default() }
+}
+
+/// What the masters have asked of Firestore, without their heartbeats, which idle masters write, too.
+#[derive(Debug, Default)]
+struct Asked {
+    commits: u64,
+    writes: u64,
+    by_collection: BTreeMap<String, u64>,
+    reads: u64,
+}
+
+/// Reads what the masters' logs say of calls to Firestore after their first `from` lines; also how many lines there are.
+fn asked(d: &Deployment, from: usize) -> (Asked, usize) {
+    let mut asked = Asked::default();
+    let text = std::fs::read_to_string(&d.masters[0].log).unwrap();
+    let lines: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    for line in lines.iter().skip(from) {
+        asked.reads += line["firestore.reads"].as_u64().unwrap_or(0);
+        let Some(writes) = line["firestore.writes"].as_u64() else { continue };
+        let collections = line["collections"].as_str().unwrap();
+        if collections == "[\"masters\"]" {
+            continue;
+        }
+        asked.commits += 1;
+        asked.writes += writes;
+        for name in collections.split('"').skip(1).step_by(2) {
+            *asked.by_collection.entry(name.to_owned()).or_default() += 1;
+        }
+    }
+    (asked, lines.len())
+}
+
+#[test]
+fn the_story_is_the_same_on_firestore() {
+    harness::run(Duration::from_secs(240), async {
+        let d = Deployment::start(setup().await).await;
+        story(&d).await;
+        d.stop().await;
+    });
+}
+
+/// docs/firestore.md says these numbers.
+#[test]
+fn what_a_create_and_a_pay_cost_is_bounded_and_a_warm_call_costs_nothing() {
+    harness::run(Duration::from_secs(240), async {
+        let d = Deployment::start(Setup { more: COUNTED.to_owned(), ..setup().await }).await;
+        let api = d.api();
+        let (_, before) = asked(&d, 0);
+        d.create_users(&["alice"]).await;
+        api.confirmed("alice", 1_000_000).await;
+        let (create, _) = asked(&d, before);
+        println!("a create: {create:?}");
+        assert!((1..=40).contains(&create.commits) && create.writes <= 80, "{create:?}");
+
+        d.create_users(&["bob"]).await;
+        let payreq = api.invoice("bob", 50_000).await;
+        pay(&api, &payreq).await;
+        api.in_channels("bob", 50_000).await;
+        let payreq = api.invoice("bob", 1_000).await;
+        let (_, before) = asked(&d, 0);
+        pay(&api, &payreq).await;
+        let (paid, _) = asked(&d, before);
+        println!("a pay over a channel: {paid:?}");
+        assert!((1..=15).contains(&paid.commits) && paid.writes <= 30, "{paid:?}");
+
+        api.get("getinfo", &[("uuid", "alice")]).await.ok();
+        idle(&d).await;
+        let (_, before) = asked(&d, 0);
+        for _ in 0..20 {
+            api.get("getinfo", &[("uuid", "alice")]).await.ok();
+        }
+        let (warm, _) = asked(&d, before);
+        assert_eq!((warm.reads, warm.commits), (0, 0), "{warm:?}");
+        d.stop().await;
+    });
+}
+
+/// Nodes that nobody uses: once what was begun has ended (reports, backups), the master's heartbeat and nothing else for 3 s.
+async fn idle(d: &Deployment) {
+    eventually("nothing is asked of Firestore", Duration::from_secs(40), || async {
+        let (_, before) = asked(d, 0);
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        let (asked, _) = asked(d, before);
+        (asked.reads == 0 && asked.commits == 0).then_some(())
+    })
+    .await;
+}
+
+async fn pay(api: &Api, payreq: &str) {
+    let answer = api.post("pay", json!({ "uuid": "alice", "payreq": payreq, "wait": 50 })).await;
+    assert_eq!(api.finished(answer).await.ok()["payment"]["status"], "SUCCEEDED");
+}
+
+#[test]
+fn three_masters_on_one_firestore_are_one() {
+    harness::run(Duration::from_secs(240), async {
+        let mut d = Deployment::start(setup().await).await;
+        d.start_master(&[]).await;
+        d.start_master(&[]).await;
+        let apis: Vec<Api> = (0..3).map(|master| d.api_of(master)).collect();
+
+        // Fifty creates of one uuid on all of them: one node, one operation.
+        let calls = (0..50).map(|n| apis[n % 3].post("create", json!({ "uuid": "alice", "wait": 50 })));
+        let answers = join_all(calls).await;
+        let ends =
+            join_all(answers.into_iter().zip(apis.iter().cycle()).map(|(answer, api)| api.finished(answer))).await;
+        let pubkeys: HashSet<String> = ends.into_iter().map(|end| end.ok()["identity_pubkey"].to_string()).collect();
+        assert_eq!(pubkeys.len(), 1);
+        let operations = apis[1].get("operations", &[("limit", "100")]).await.ok();
+        assert_eq!(operations["operations"].as_array().unwrap().len(), 1);
+        assert_eq!(apis[2].confirmed("alice", 1).await, 1_000_000, "one funding");
+
+        // A key that is revoked is refused by all of them within 5 s.
+        let key = d.create_key("app", "read").await;
+        let others: Vec<Api> = apis.iter().map(|api| api.with_key(&key)).collect();
+        for api in &others {
+            eventually("the key is known", Duration::from_secs(5), || async {
+                (api.get("nodes", &[]).await.status == 200).then_some(())
+            })
+            .await;
+        }
+        let id = key.split('_').nth(2).unwrap();
+        d.config_cli(&["key", "revoke", id]).await;
+        let refused = others.iter().map(|api| {
+            eventually("the key is refused", Duration::from_secs(5), || async {
+                (api.get("nodes", &[]).await.status == 401).then_some(())
+            })
+        });
+        join_all(refused).await;
+
+        // Work goes on when two of them are killed, whichever of them had it.
+        let accepted = apis[0].post("create", json!({ "uuid": "bob", "wait": 0 })).await;
+        assert_eq!(accepted.status, 202, "{}", accepted.text);
+        d.kill_master(0).await;
+        d.kill_master(1).await;
+        let id = accepted.body["id"].as_str().unwrap();
+        let end = apis[2].operation_end(id, Duration::from_secs(60)).await;
+        assert_eq!(end["state"], "succeeded", "{end:#}");
+        d.stop().await;
+    });
+}
+
+#[test]
+fn a_firestore_that_freezes_is_a_503_and_survived() {
+    harness::run(Duration::from_secs(240), async {
+        let emulator = Emulator::start(None).await;
+        let d = Deployment::start(Setup { firestore: Some(emulator.url.clone()), ..setup().await }).await;
+        let api = d.api();
+        d.create_users(&["alice"]).await;
+        api.get("getinfo", &[("uuid", "alice")]).await.ok();
+
+        let address = api.post("newaddress", json!({ "uuid": "alice" })).await.ok();
+
+        emulator.freeze().await;
+        api.get("getinfo", &[("uuid", "alice")]).await.ok();
+        let refused = api.post("create", json!({ "uuid": "bob", "wait": 0 })).await;
+        assert_eq!(refused.status, 503, "{}", refused.text);
+        assert!(refused.header("retry-after").is_some());
+        let body = json!({ "uuid": "alice", "address": address["address"], "amt": 20_000, "wait": 0 });
+        assert_eq!(api.post("withdraw", body).await.status, 503);
+
+        emulator.resume().await;
+        eventually("the master works again", Duration::from_secs(60), || async {
+            let answer = api.post("create", json!({ "uuid": "bob", "wait": 50 })).await;
+            (answer.status == 200).then_some(())
+        })
+        .await;
+        assert!(d.masters[0].process.exit().is_none(), "the master never ended");
+        d.stop().await;
+    });
+}
