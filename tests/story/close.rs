@@ -192,10 +192,11 @@ fn a_close_right_after_a_restart_of_both_lnds_waits_for_the_peer() {
         .await;
         assert_ne!(bobs_next, bobs);
         d.world.reaper.signal(bobs_next, Signal::STOP).await.unwrap();
-        eventually("alice's channel is there and inactive", Duration::from_secs(60), || async {
+        // Inactive, as a rule. Where bob was faster than the signal it is active, until lnd misses its pings: then the close
+        // hangs in its negotiation, and must end no worse.
+        eventually("alice's lnd lists the channel", Duration::from_secs(60), || async {
             let listed = api.get("listchannels", &[("uuid", "alice")]).await;
-            let open = listed.body["channels"].as_array()?.iter().find(|c| c["channel_point"] == point)?.clone();
-            (open["active"] == false).then_some(())
+            listed.body["channels"].as_array()?.iter().any(|c| c["channel_point"] == point).then_some(())
         })
         .await;
         let asked = tokio::spawn({
