@@ -12,6 +12,7 @@ pub mod ports;
 pub mod world;
 
 use std::future::Future;
+use std::io::Write;
 use std::sync::LazyLock;
 use std::time::Duration;
 use tokio::runtime::Runtime;
@@ -22,6 +23,9 @@ pub use deployment::{Deployment, Setup};
 /// One runtime for all tests: what they share (the reaper's connection) must outlive each of them.
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
     let _provider = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    // Past the test runner's capture: the runtime's threads inherit that of the test that came first, and what another
+    // test's task panicked with would be lost.
+    std::panic::set_hook(Box::new(|panic| drop(writeln!(std::io::stderr(), "{panic}"))));
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 });
 
