@@ -43,6 +43,15 @@ impl Call {
         api.request(Method::POST, self.path, &[], Some(self.body.clone()), &headers).await
     }
 
+    /// The answer to the call, which is repeated, as a client does, for as long as it is asked to come back later.
+    async fn answer(&self, api: &Api) -> Result<Answer, reqwest::Error> {
+        eventually(&format!("{} is taken", self.path), Duration::from_secs(60), || async {
+            let answer = self.send(api).await;
+            (!answer.as_ref().is_ok_and(|answer| answer.status == 503)).then_some(answer)
+        })
+        .await
+    }
+
     /// Repeats the call, as a client does that got no answer, until it is done.
     async fn until_done(&self, api: &Api, point: &str) -> Value {
         let what = format!("{} is accepted after {point}", self.path);
@@ -71,7 +80,7 @@ async fn kill_master(d: &mut Deployment, point: &str, call: &Call) {
     let doomed = d.start_master(&[("SCALE_LND_FAULT", &format!("{point}=kill"))]).await;
     let unanswered = tokio::spawn({
         let (call, api) = (call.clone(), d.api_of(doomed));
-        async move { call.send(&api).await }
+        async move { call.answer(&api).await }
     });
     d.master_died(doomed).await;
     let _lost = unanswered.await.unwrap();
@@ -86,16 +95,17 @@ async fn paused_master(d: &mut Deployment, point: &str, call: &Call) -> (usize, 
     let plan = format!("{point}=pause");
     let index =
         d.start_master(&[("SCALE_LND_FAULT", plan.as_str()), ("SCALE_LND_FAULT_DIR", dir.to_str().unwrap())]).await;
-    tokio::spawn({
+    let sent = tokio::spawn({
         let (call, api) = (call.clone(), d.api_of(index));
-        async move { call.send(&api).await }
+        async move { call.answer(&api).await }
     });
     let reached = dir.join(format!("{point}.reached"));
     let log = d.masters[index].log.clone();
-    eventually(&format!("{point} is reached (log: {})", tail(&log)), Duration::from_secs(60), || async {
-        reached.exists().then_some(())
+    let reached = eventually(&format!("{point} is reached (log: {})", tail(&log)), Duration::from_secs(60), || async {
+        (reached.exists() || sent.is_finished()).then(|| reached.exists())
     })
     .await;
+    assert!(reached, "{point} is not on the way: {:#?}", sent.await.unwrap());
     (index, dir.join(format!("{point}.go")))
 }
 
@@ -133,6 +143,11 @@ pub async fn stop_between_commits(d: &Deployment, process: &Spawned) {
     let mut store = options.connect().await.unwrap();
     for _ in 0..100 {
         d.signal(process, Signal::STOP).await;
+        // The signal is sent; until each thread has taken it a commit can still begin.
+        eventually("the master stands still", Duration::from_secs(20), || async {
+            (process.exit().is_some() || stands_still(process.pid)).then_some(())
+        })
+        .await;
         if sqlx::query("BEGIN IMMEDIATE").execute(&mut store).await.is_ok() {
             sqlx::query("ROLLBACK").execute(&mut store).await.unwrap();
             return;
@@ -140,4 +155,13 @@ pub async fn stop_between_commits(d: &Deployment, process: &Spawned) {
         d.signal(process, Signal::CONT).await;
     }
     panic!("the master is always in the middle of a commit");
+}
+
+/// Whether all threads are stopped (proc(5)).
+fn stands_still(pid: i32) -> bool {
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return true };
+    threads.flatten().all(|thread| {
+        let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('T'))
+    })
 }
