@@ -28,7 +28,7 @@ pub fn lnd(error: &LndError) -> Refusal {
         Kind::InsufficientFunds => lnds_words(Code::InsufficientFunds),
         Kind::AlreadyPaid => lnds_words(Code::AlreadyPaid),
         Kind::PeerOffline => lnds_words(Code::PeerUnreachable),
-        Kind::AlreadyConnected | Kind::InvoiceExists | Kind::InTransition | Kind::Refused => {
+        Kind::AlreadyConnected | Kind::InvoiceExists | Kind::InTransition | Kind::PeerNotReady | Kind::Refused => {
             lnds_words(Code::LndRefused)
         }
     }

@@ -47,6 +47,8 @@ pub enum LndErrorKind {
     AlreadyConnected,
     /// The peer is not connected, so nothing can be agreed with it.
     PeerOffline,
+    /// The peer takes no channel just now: it catches up with the chain, or has as many pending ones as it wants.
+    PeerNotReady,
     /// No such invoice, payment, node, transaction or channel.
     NotFound,
     /// An invoice with this payment hash exists.
@@ -96,6 +98,7 @@ impl LndErrorKind {
             | Self::ServerStarting
             | Self::NotSynced
             | Self::PeerOffline
+            | Self::PeerNotReady
             | Self::InTransition => true,
             Self::WrongCertificate
             | Self::WalletNotCreated
@@ -214,6 +217,11 @@ const TEXTS: &[(&str, LndErrorKind)] = &[
     ("is not online", LndErrorKind::PeerOffline),
     ("while peer is offline", LndErrorKind::PeerOffline),
     ("dial tcp", LndErrorKind::PeerOffline),
+    // What an lnd that has not heard of the newest block yet tells its peer (funding/manager.go hides "Synchronizing
+    // blockchain", which older ones said, behind these words).
+    ("funding failed due to internal error", LndErrorKind::PeerNotReady),
+    ("Synchronizing blockchain", LndErrorKind::PeerNotReady),
+    ("pending channels exceed maximum", LndErrorKind::PeerNotReady),
     ("invoice with payment hash already exists", LndErrorKind::InvoiceExists),
     ("invoice is already paid", LndErrorKind::AlreadyPaid),
     ("payment is in transition", LndErrorKind::InTransition),
@@ -293,6 +301,14 @@ mod tests {
             (
                 "caveat \"time-before 2026-11-23T09:08:15Z\" not satisfied: macaroon has expired",
                 LndErrorKind::MacaroonRejected,
+            ),
+            (
+                "received funding error from 02aa: chan_id=00, err=funding failed due to internal error",
+                LndErrorKind::PeerNotReady,
+            ),
+            (
+                "received funding error from 02aa: chan_id=00, err=Number of pending channels exceed maximum",
+                LndErrorKind::PeerNotReady,
             ),
             ("permission denied", LndErrorKind::MacaroonRejected),
             ("context deadline exceeded", LndErrorKind::Unknown),

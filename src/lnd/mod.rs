@@ -10,4 +10,4 @@ mod tls;
 
 pub use client::{LndClient, NewWallet, Updates};
 pub use error::{LndError, LndErrorKind};
-pub use tls::{PinnedCert, TlsError};
+pub use tls::{PinnedCert, TlsError, channel as pinned_channel};

@@ -7,6 +7,7 @@ mod firestore;
 mod frozen_peer;
 mod neutrino;
 mod pay;
+mod put_off;
 mod races;
 mod restart;
 mod shutdown;

@@ -23,9 +23,13 @@ use crate::model::work::plan::{self, Coin, OpeningPlan, Wallet};
 use crate::store::IndexEntry;
 use crate::store::repo;
 use std::time::Duration;
+use time::OffsetDateTime;
 
 /// How long a step waits for a channel before it shows itself again.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// For how long a peer is asked again that puts the opening off: longer than an lnd takes for a new block, or to catch up
+/// after a restart.
+const PEER_PATIENCE: time::Duration = time::Duration::minutes(1);
 
 /// Decides on the channel: who, how large, of which coins. Waits for its turn, for a channel that is being opened anyway,
 /// and for money that will suffice once confirmed.
@@ -41,9 +45,16 @@ pub(super) async fn plan(ctx: &Ctx, operation: &Operation, work: &Pay) -> Result
     }
     let reached = reach(ctx, operation).await?;
     let Reached { lnd, read, .. } = &reached;
-    if let Some(channel_point) = opening_anyway(lnd, read, work).await? {
-        ctx.locks.end_turn(&operation.id);
-        return Ok(Advance::next(at(work, PayStep::AwaitChannel { channel_point }), "a channel is being opened"));
+    match pending_with_peer(lnd, read, work).await? {
+        Pending::None => {}
+        Pending::Carries(channel_point) => {
+            ctx.locks.end_turn(&operation.id);
+            return Ok(Advance::next(at(work, PayStep::AwaitChannel { channel_point }), "a channel is being opened"));
+        }
+        Pending::TooSmall => {
+            ctx.locks.end_turn(&operation.id);
+            return Ok(Advance::again("waiting for a channel with the peer to be confirmed", SOON));
+        }
     }
     let Some(peer_address) = peer_address(ctx, lnd, read, work).await? else {
         let refusal = Refusal::new(Code::PeerAddressUnknown, "the payee's address is not known: say it with host");
@@ -82,14 +93,24 @@ async fn another_opens(ctx: &Ctx, operation: &Operation) -> Result<bool> {
     }))
 }
 
-/// A channel with the peer that is pending already and will carry the payment.
-async fn opening_anyway(lnd: &LndClient, read: &Macaroon, work: &Pay) -> Result<Option<String>> {
+/// What is being opened with the peer already.
+enum Pending {
+    None,
+    /// A channel, `txid:index`, that will carry the payment.
+    Carries(String),
+    /// Only what will not. An lnd takes one pending channel from a peer, unless configured otherwise, so asking is in vain.
+    TooSmall,
+}
+
+async fn pending_with_peer(lnd: &LndClient, read: &Macaroon, work: &Pay) -> Result<Pending> {
     let needed = plan::needed_capacity(work.terms.amount_msat, work.terms.max_fee_sat);
-    let pending = lnd.pending_channels(read).await?;
-    let channel = pending.pending_open_channels.into_iter().filter_map(|p| p.channel).find(|channel| {
-        channel.remote_node_pub == work.terms.peer && u64::try_from(channel.local_balance).unwrap_or(0) >= needed.0
-    });
-    Ok(channel.map(|c| c.channel_point))
+    let pending = lnd.pending_channels(read).await?.pending_open_channels;
+    let of_peer = pending.into_iter().filter_map(|p| p.channel).filter(|c| c.remote_node_pub == work.terms.peer);
+    Ok(of_peer.fold(Pending::None, |found, channel| match found {
+        Pending::Carries(_) => found,
+        _ if u64::try_from(channel.local_balance).unwrap_or(0) >= needed.0 => Pending::Carries(channel.channel_point),
+        _ => Pending::TooSmall,
+    }))
 }
 
 /// Where the peer is: as given, or as the fleet, lnd's connections or the graph know.
@@ -134,7 +155,7 @@ pub(super) async fn connect(ctx: &Ctx, operation: &Operation, work: &Pay, openin
             ctx.locks.take_turn(&operation.id);
             ctx.locks.note_untried(&operation.id);
             let opening = opening.clone();
-            Ok(Advance::next(at(work, PayStep::Open { opening }), "opening a channel"))
+            Ok(Advance::next(at(work, PayStep::Open { opening, put_off: None }), "opening a channel"))
         }
         Err(refusal) => Ok(failed(work, refusal)),
     }
@@ -152,7 +173,13 @@ async fn dial(ctx: &Ctx, reached: &Reached, opening: &Opening) -> Result<Result<
     }
 }
 
-pub(super) async fn open(ctx: &Ctx, operation: &Operation, work: &Pay, opening: &Opening) -> Result<Advance> {
+pub(super) async fn open(
+    ctx: &Ctx,
+    operation: &Operation,
+    work: &Pay,
+    opening: &Opening,
+    put_off: Option<OffsetDateTime>,
+) -> Result<Advance> {
     let reached = reach(ctx, operation).await?;
     if let Some(channel_point) = find_by_memo(&reached, &operation.id).await? {
         return Ok(opened(work, opening, channel_point));
@@ -170,33 +197,57 @@ pub(super) async fn open(ctx: &Ctx, operation: &Operation, work: &Pay, opening: 
         return Ok(failed(work, Refusal::new(Code::PayreqExpired, "the payment request has expired")));
     }
     let macaroon = ctx.spending_macaroon(&reached.node.value, Grant::OpenChannel)?;
-    match reached.lnd.open_channel(&macaroon, request(operation, opening)?).await {
-        Ok(point) => Ok(opened(work, opening, point.to_string())),
-        Err(e)
-            if matches!(
-                e.kind,
-                LndErrorKind::Refused | LndErrorKind::PeerOffline | LndErrorKind::InsufficientFunds
-            ) =>
-        {
-            if let Some(channel_point) = prove_absent(ctx, &reached, &operation.id, &opening.peer).await? {
+    let error = match reached.lnd.open_channel(&macaroon, request(operation, opening)?).await {
+        Ok(point) => return Ok(opened(work, opening, point.to_string())),
+        Err(error) => error,
+    };
+    if !is_no_to_an_opening(error.kind) {
+        return Err(error.into());
+    }
+    if let Some(channel_point) = prove_absent(ctx, &reached, &operation.id, &opening.peer).await? {
+        return Ok(opened(work, opening, channel_point));
+    }
+    // lnd does not reconnect to a peer it was told to disconnect from, and there may be other channels with it.
+    let dialled = dial(ctx, &reached, opening).await;
+    if dialled.is_err() {
+        tracing::debug!(id = %operation.id, "the peer of a refused opening is away");
+    }
+    match error.kind {
+        LndErrorKind::InsufficientFunds => {
+            if let Some(channel_point) = find_closed(&reached, opening).await? {
                 return Ok(opened(work, opening, channel_point));
             }
-            // lnd does not reconnect to a peer it was told to disconnect from, and there may be other channels with it.
-            if dial(ctx, &reached, opening).await.is_err() {
-                tracing::debug!(id = %operation.id, "the peer of a refused opening is away");
-            }
-            if e.kind == LndErrorKind::InsufficientFunds {
-                if let Some(channel_point) = find_closed(&reached, opening).await? {
-                    return Ok(opened(work, opening, channel_point));
-                }
-                ctx.locks.end_turn(&operation.id);
-                return Ok(Advance::next(at(work, PayStep::PlanOpening), "planning anew: the coins have changed"));
-            }
-            let refusal = Refusal::new(Code::ChannelOpenFailed, "the channel could not be opened");
-            Ok(failed(work, refusal.with("lnd_message", refuse::words(&e))))
+            ctx.locks.end_turn(&operation.id);
+            Ok(Advance::next(at(work, PayStep::PlanOpening), "planning anew: the coins have changed"))
         }
-        Err(e) => Err(e.into()),
+        LndErrorKind::PeerNotReady if put_off.is_none_or(|since| ctx.parts.clock.now() - since < PEER_PATIENCE) => {
+            if matches!(dialled, Ok(Ok(()))) {
+                // Its absence is proven already.
+                ctx.locks.note_untried(&operation.id);
+            }
+            Ok(ask_again(ctx, work, opening, put_off))
+        }
+        _ => {
+            let refusal = Refusal::new(Code::ChannelOpenFailed, "the channel could not be opened");
+            Ok(failed(work, refusal.with("lnd_message", refuse::words(&error))))
+        }
     }
+}
+
+/// Whether an opening was refused, though lnd may go on with it all the same.
+fn is_no_to_an_opening(kind: LndErrorKind) -> bool {
+    use LndErrorKind::{InsufficientFunds, PeerNotReady, PeerOffline, Refused};
+    matches!(kind, Refused | PeerOffline | PeerNotReady | InsufficientFunds)
+}
+
+/// The same opening once more, a little later.
+fn ask_again(ctx: &Ctx, work: &Pay, opening: &Opening, put_off: Option<OffsetDateTime>) -> Advance {
+    let progress = "the peer is not ready for a channel yet";
+    if put_off.is_some() {
+        return Advance::again(progress, Duration::from_secs(2));
+    }
+    let put_off = Some(ctx.parts.clock.now());
+    Advance::next(at(work, PayStep::Open { opening: opening.clone(), put_off }), progress)
 }
 
 fn request(operation: &Operation, opening: &Opening) -> Result<OpenChannelRequest> {

@@ -29,7 +29,7 @@ pub(super) async fn advance(ctx: &Ctx, operation: &Operation, work: &Pay) -> Res
         PayStep::Send => send(ctx, operation, work, None).await,
         PayStep::PlanOpening => opening::plan(ctx, operation, work).await,
         PayStep::Connect { opening } => opening::connect(ctx, operation, work, opening).await,
-        PayStep::Open { opening } => opening::open(ctx, operation, work, opening).await,
+        PayStep::Open { opening, put_off } => opening::open(ctx, operation, work, opening, *put_off).await,
         PayStep::AwaitChannel { channel_point } => opening::await_channel(ctx, operation, work, channel_point).await,
         PayStep::SendOverNew { since, .. } => send(ctx, operation, work, Some(*since)).await,
     }

@@ -70,7 +70,8 @@ impl Pay {
         use PayStep::{AwaitChannel, Connect, Open, PlanOpening, Send, SendOverNew};
         let step = match (&self.step, &next.step) {
             (Send, PlanOpening) | (PlanOpening, Connect { .. } | AwaitChannel { .. }) => true,
-            (Connect { opening: now }, Open { opening: next }) => now == next,
+            (Connect { opening: now }, Open { opening: next, put_off: None }) => now == next,
+            (Open { opening: now, put_off: None }, Open { opening: next, put_off: Some(_) }) => now == next,
             // The opening came to nothing, which was proven; or it came true.
             (Open { .. }, PlanOpening | AwaitChannel { .. }) => true,
             (AwaitChannel { channel_point: now }, SendOverNew { channel_point: next, .. }) => now == next,
@@ -136,6 +137,9 @@ pub enum PayStep {
     Open {
         /// What was decided.
         opening: Opening,
+        /// Since when the peer puts it off, if it does.
+        #[serde(default, with = "time::serde::rfc3339::option")]
+        put_off: Option<OffsetDateTime>,
     },
     /// Wait until the channel is active.
     AwaitChannel {

@@ -61,7 +61,10 @@ fn pay_step() -> impl Strategy<Value = PayStep> {
         Just(PayStep::Send),
         Just(PayStep::PlanOpening),
         text().prop_map(|outpoint| PayStep::Connect { opening: opening(outpoint) }),
-        text().prop_map(|outpoint| PayStep::Open { opening: opening(outpoint) }),
+        (text(), any::<bool>()).prop_map(|(outpoint, put_off)| PayStep::Open {
+            opening: opening(outpoint),
+            put_off: put_off.then_some(OffsetDateTime::UNIX_EPOCH),
+        }),
         text().prop_map(|channel_point| PayStep::AwaitChannel { channel_point }),
         text().prop_map(|channel_point| PayStep::SendOverNew { channel_point, since: OffsetDateTime::UNIX_EPOCH }),
     ]
@@ -199,8 +202,9 @@ fn every_way_the_workflows_go_is_open() {
     };
     let await_channel = || PayStep::AwaitChannel { channel_point: "c".to_owned() };
     let over_new = || PayStep::SendOverNew { channel_point: "c".to_owned(), since: OffsetDateTime::UNIX_EPOCH };
-    let (connect, open) =
-        (PayStep::Connect { opening: opening("o".to_owned()) }, PayStep::Open { opening: opening("o".to_owned()) });
+    let connect = PayStep::Connect { opening: opening("o".to_owned()) };
+    let open = PayStep::Open { opening: opening("o".to_owned()), put_off: None };
+    let put_off = PayStep::Open { opening: opening("o".to_owned()), put_off: Some(OffsetDateTime::UNIX_EPOCH) };
     let opens = [
         pay(None, PayStep::Send),
         pay(None, PayStep::PlanOpening),
@@ -210,6 +214,8 @@ fn every_way_the_workflows_go_is_open() {
         pay(None, PayStep::PlanOpening),
         pay(None, connect),
         pay(None, open),
+        // The peer is not ready for it.
+        pay(None, put_off),
         pay(Some("c"), await_channel()),
         pay(Some("c"), over_new()),
     ];
