@@ -117,7 +117,6 @@ impl World {
 
 /// The lease is so long that nobody could take the work over by waiting.
 #[test]
-#[ignore = "passes by itself, fails at the end of a whole run for a reason not found yet: run it with --ignored"]
 fn a_step_that_ends_in_the_grace_leaves_its_work_to_another_master_at_once() {
     harness::run(DEADLINE, async {
         let more = "shutdown_grace_seconds = 60\n".to_owned();
@@ -138,7 +137,6 @@ fn a_step_that_ends_in_the_grace_leaves_its_work_to_another_master_at_once() {
 }
 
 #[test]
-#[ignore = "passes by itself, fails at the end of a whole run for a reason not found yet: run it with --ignored"]
 fn a_step_that_does_not_end_in_the_grace_keeps_its_claim_until_that_is_dead() {
     harness::run(DEADLINE, async {
         let more = "shutdown_grace_seconds = 8\n".to_owned();
