@@ -11,7 +11,7 @@ use secrecy::SecretString;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-const SECTIONS: &[&str] = &["agent", "log"];
+pub(super) const SECTIONS: &[&str] = &["agent", "log"];
 
 /// Reads and validates the configuration of an agent and of its log. `flags` are (`section.key`, value).
 ///

@@ -12,6 +12,10 @@ use toml::de::{DeTable, DeValue};
 /// What every environment variable of ours begins with.
 pub const ENV_PREFIX: &str = "SCALE_LND_";
 
+/// Variables of ours that are no settings: where the configuration is, the programs `dev` and the tests run, and the faults
+/// of a build that has them.
+const NOT_SETTINGS: [&str; 5] = ["CONFIG", "NODE_BIN", "FIRESTORE_EMULATOR", "FAULT", "FAULT_DIR"];
+
 /// Where a setting was given.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
@@ -150,11 +154,18 @@ impl Settings {
 
     fn read_variable(&mut self, name: String, value: String) {
         let Some(rest) = name.strip_prefix(ENV_PREFIX) else { return };
-        let section = self
-            .sections
-            .iter()
-            .find(|section| rest.strip_prefix(&section.to_uppercase()).is_some_and(|tail| tail.starts_with('_')));
-        let Some(section) = section else { return };
+        let is_in =
+            |section: &&&str| rest.strip_prefix(&section.to_uppercase()).is_some_and(|tail| tail.starts_with('_'));
+        let Some(section) = self.sections.iter().find(is_in) else {
+            // A master and an agent on one machine may share an environment.
+            if !NOT_SETTINGS.contains(&rest) && !super::SECTIONS.iter().chain(super::agent::SECTIONS).any(|s| is_in(&s))
+            {
+                let message = format!("no such section; there are {}", self.sections.join(", "));
+                let origin = Some(Origin::Environment(name));
+                self.faults.push(ConfigFault { origin, key: String::new(), message });
+            }
+            return;
+        };
         let key = rest.get(section.len() + 1..).unwrap_or_default().to_lowercase();
         let given = Given { value: Raw::Text(value), origin: Origin::Environment(name) };
         self.given.insert(((*section).to_owned(), key), given);

@@ -95,7 +95,13 @@ extra_args = ["lnddir=/x"]
 [htpp]
 listen = "127.0.0.1:1"
 "#;
-    let env = [("SCALE_LND_MASTER_LEASE_TTL", "1"), ("SCALE_LND_LOG_FORMAT", "xml"), ("SCALE_LND_FAULT", "kept")];
+    let env = [
+        ("SCALE_LND_MASTER_LEASE_TTL", "1"),
+        ("SCALE_LND_LOG_FORMAT", "xml"),
+        ("SCALE_LND_HTPP_LISTEN", "127.0.0.1:1"),
+        ("SCALE_LND_FAULT", "kept"),
+        ("SCALE_LND_AGENT_LISTEN", "kept: it is the agent's"),
+    ];
     let flags = [("seal.key", "00"), ("master.lease_ttl_ms", "1"), ("nothing", "1")];
     insta::assert_snapshot!(load(text, &env, &flags).unwrap_err());
 }
