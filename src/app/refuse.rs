@@ -22,7 +22,7 @@ pub fn lnd(error: &LndError) -> Refusal {
         Kind::NotSynced => later(Code::NodeNotSynced, "the node's lnd is not synced to the chain"),
         Kind::MacaroonRejected | Kind::WalletExists | Kind::WalletAlreadyUnlocked | Kind::WrongPassword => {
             tracing::error!(lnd.kind = ?error.kind, "an lnd refused what only this system decides");
-            internal()
+            later(Code::NodeUnreachable, "the node cannot be used now")
         }
         Kind::NotFound => lnds_words(Code::LndNotFound),
         Kind::InsufficientFunds => lnds_words(Code::InsufficientFunds),
@@ -123,7 +123,11 @@ mod tests {
     #[test]
     fn what_is_ours_to_fix_says_nothing() {
         for kind in [LndErrorKind::MacaroonRejected, LndErrorKind::WrongPassword, LndErrorKind::WalletExists] {
-            assert_eq!(lnd(&LndError::new(kind, "the root key is xyz")), internal());
+            let refusal = lnd(&LndError::new(kind, "the root key is xyz"));
+            assert_eq!(
+                (refusal.code, refusal.message.as_str()),
+                (Code::NodeUnreachable, "the node cannot be used now")
+            );
         }
         let corrupt = StoreError::Corrupt { collection: "nodes", id: "n1".into(), reason: "data error".into() };
         assert_eq!(store(&corrupt), internal());
