@@ -1,9 +1,10 @@
 //! Not enough money anywhere, over a limit: refused before any effect, with what is there and what is needed.
 
 use super::operations::detail;
-use super::payreqs;
+use super::payreqs::{self, Payreq};
 use crate::harness::{Api, Deployment};
 use serde_json::json;
+use std::time::Duration;
 
 /// An address of this network that nobody here has.
 pub const ADDRESS: &str = "sb1qw508d6qejxtdg4y5r3zarvary0c5xw7krxe8se";
@@ -20,6 +21,22 @@ pub async fn what_is_too_dear_is_refused(d: &Deployment, api: &Api) {
     let refused = api.post("pay", no_channel).await;
     assert_eq!(refused.problem(409), "insufficient_funds");
     assert_eq!(*detail(&refused, "needed_sat"), 50_000);
+
+    let tight = json!({ "uuid": "alice", "payreq": payreqs::good(50_000), "max_open_fee": 1 });
+    let refused = api.post("pay", tight).await;
+    assert_eq!(refused.problem(409), "open_fee_too_high");
+    assert!(detail(&refused, "needed_sat").as_u64().unwrap() > 1, "{}", refused.text);
+    assert_eq!(*detail(&refused, "max_open_fee_sat"), 1);
+
+    // Money for the channel, but not for opening it, too.
+    let to_the_last = json!({ "uuid": "alice", "payreq": payreqs::good(50_000), "amt": 1_000_000 });
+    let refused = api.post("pay", to_the_last).await;
+    assert_eq!(refused.problem(409), "insufficient_funds");
+    assert!(detail(&refused, "needed_sat").as_u64().unwrap() > 1_000_000, "{}", refused.text);
+
+    let hasty = Payreq { expiry: Duration::from_secs(9), ..Payreq::good(50_000) }.text();
+    let refused = api.post("pay", json!({ "uuid": "alice", "payreq": hasty })).await;
+    assert_eq!(refused.problem(409), "invoice_expires_too_soon");
 
     let refused = api.post("withdraw", json!({ "uuid": "alice", "address": ADDRESS, "amt": 1_000_001 })).await;
     assert_eq!(refused.problem(409), "insufficient_funds");

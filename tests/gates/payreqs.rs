@@ -8,19 +8,28 @@ use std::time::{Duration, SystemTime};
 /// A key that nobody here has.
 pub const SOMEBODY: &str = "0279be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798";
 
+const HOUR: Duration = Duration::from_secs(3600);
+
 /// What is special about one.
 #[derive(Debug, Clone)]
 pub struct Payreq {
     pub currency: Currency,
     pub amount_sat: Option<u64>,
     pub has_expired: bool,
+    pub expiry: Duration,
     /// It names a payee who has not signed it.
     pub is_forged: bool,
 }
 
 impl Payreq {
     pub fn good(amount_sat: u64) -> Self {
-        Self { currency: Currency::Simnet, amount_sat: Some(amount_sat), has_expired: false, is_forged: false }
+        Self {
+            currency: Currency::Simnet,
+            amount_sat: Some(amount_sat),
+            has_expired: false,
+            expiry: HOUR,
+            is_forged: false,
+        }
     }
 
     pub fn text(self) -> String {
@@ -33,7 +42,7 @@ impl Payreq {
             .payment_hash(sha256::Hash::from_slice(&[1; 32]).unwrap())
             .payment_secret(PaymentSecret([2; 32]))
             .duration_since_epoch(made)
-            .expiry_time(Duration::from_secs(3600))
+            .expiry_time(self.expiry)
             .min_final_cltv_expiry_delta(80);
         let builder = if self.is_forged { builder.payee_pub_key(key(9).public_key(&secp)) } else { builder };
         let raw = match self.amount_sat {

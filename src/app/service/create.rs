@@ -162,7 +162,8 @@ impl Service {
         Err(Refusal::new(Code::Overloaded, "too many at once").retry_after(1))
     }
 
-    async fn has_running_work(&self, node: &NodeId) -> Result<bool, Refusal> {
+    /// Whether any operation of the node is unfinished.
+    pub(super) async fn has_running_work(&self, node: &NodeId) -> Result<bool, Refusal> {
         let index = IndexEntry { name: "running", value: node.to_string() };
         let (found, _) = repo::list::<Operation>(&*self.parts.store, Some(index), None, 1, false)
             .await

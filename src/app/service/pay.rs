@@ -2,6 +2,7 @@
 //! payment.
 
 use super::super::refuse;
+use super::super::workflows::{refuse_too_late, wallet};
 use super::accept::{Accepted, MOST_TRIES, Proposal};
 use super::{Idempotency, PayRequest, ReadyNode, Service};
 use crate::lnd::proto::lnrpc::ListChannelsRequest;
@@ -147,7 +148,20 @@ impl Service {
         if u64::try_from(wallet.total_balance).unwrap_or(0) < needed.0 {
             return Err(too_little(needed, wallet.total_balance));
         }
-        Ok(())
+        self.refuse_opening(node, terms).await
+    }
+
+    /// A channel that has to be opened, and cannot be as the terms want it.
+    async fn refuse_opening(&self, node: &ReadyNode, terms: &PayTerms) -> Result<(), Refusal> {
+        refuse_too_late(&self.parts, terms)?;
+        // Others of this node may open channels just now, and whose coins are whose then shows when it is this one's turn.
+        if self.has_running_work(&node.node.value.id).await? {
+            return Ok(());
+        }
+        let ReadyNode { lnd, read, .. } = node;
+        let sat_per_vbyte = self.parts.fee_rate(lnd, read).await.map_err(|e| refuse::any(&e))?;
+        let wallet = wallet(lnd, read).await.map_err(|e| refuse::any(&e))?;
+        plan::plan(terms, &wallet, sat_per_vbyte).map(drop)
     }
 
     async fn try_pay(

@@ -2,6 +2,7 @@
 //! channel carries the operation's id as its memo, and before lnd is asked a second time the absence of a channel is
 //! proven (design: money.md, "Fencing"; lnd goes on opening after its client is gone).
 
+use super::super::Parts;
 use super::super::refuse;
 use super::super::step::{Advance, Ctx};
 use super::pay::{at, failed};
@@ -18,7 +19,7 @@ use crate::model::amount::Sat;
 use crate::model::operation::Operation;
 use crate::model::problem::{Code, Refusal};
 use crate::model::work::Work;
-use crate::model::work::pay::{Opened, Opening, Pay, PayStep};
+use crate::model::work::pay::{Opened, Opening, Pay, PayStep, PayTerms};
 use crate::model::work::plan::{self, Coin, OpeningPlan, Wallet};
 use crate::store::IndexEntry;
 use crate::store::repo;
@@ -34,10 +35,8 @@ const PEER_PATIENCE: time::Duration = time::Duration::minutes(1);
 /// Decides on the channel: who, how large, of which coins. Waits for its turn, for a channel that is being opened anyway,
 /// and for money that will suffice once confirmed.
 pub(super) async fn plan(ctx: &Ctx, operation: &Operation, work: &Pay) -> Result<Advance> {
-    let now = ctx.parts.clock.now();
-    if work.terms.expires_at - now < ctx.parts.settings.open_margin {
-        let message = "the invoice would expire before a channel for it is open";
-        return Ok(failed(work, Refusal::new(Code::InvoiceExpiresTooSoon, message)));
+    if let Err(refusal) = refuse_too_late(&ctx.parts, &work.terms) {
+        return Ok(failed(work, refusal));
     }
     if !ctx.locks.take_turn(&operation.id) || another_opens(ctx, operation).await? {
         ctx.locks.end_turn(&operation.id);
@@ -80,6 +79,15 @@ pub(super) async fn plan(ctx: &Ctx, operation: &Operation, work: &Pay) -> Result
             Ok(Advance::next(at(work, PayStep::Connect { opening }), "connecting to the peer"))
         }
     }
+}
+
+/// An invoice that would expire before a channel for it is open.
+pub(in crate::app) fn refuse_too_late(parts: &Parts, terms: &PayTerms) -> Result<(), Refusal> {
+    if terms.expires_at - parts.clock.now() >= parts.settings.open_margin {
+        return Ok(());
+    }
+    let message = "the invoice would expire before a channel for it is open";
+    Err(Refusal::new(Code::InvoiceExpiresTooSoon, message))
 }
 
 /// Whether another operation of the node has decided on a channel, possibly in another process.
