@@ -1,13 +1,14 @@
 //! Commits what came of a step: the operation, what belongs to it, and what is given back of its reservation, all under
 //! the claim.
 
+use super::service::step_aside;
 use super::step::{Advance, Ctx, Settle};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StoreError};
 use crate::model::amount::Sat;
 use crate::model::limits::{DEPLOYMENT, Reservation, Usage};
 use crate::model::operation::{Operation, State};
 use crate::store::Write;
-use crate::store::repo::{self, Versioned};
+use crate::store::repo::{self, Entity, Versioned};
 
 /// Commits `advance`. Only a conflict over usage is settled here by reading again; any other conflict is the caller's: the
 /// step is done again, which is harmless by its design, or the claim is lost.
@@ -16,6 +17,7 @@ pub async fn commit(ctx: &Ctx, operation: &Versioned<Operation>, advance: Advanc
     let (extra, settled) = apply(&mut next, advance)?;
     next.updated_at = ctx.parts.clock.now();
     let store = &*ctx.parts.store;
+    let mut tries = 0;
     loop {
         let mut writes = vec![repo::update(&next, operation.version)?, ctx.claim.condition()];
         writes.extend(extra.iter().cloned());
@@ -29,7 +31,10 @@ pub async fn commit(ctx: &Ctx, operation: &Versioned<Operation>, advance: Advanc
                 let version = versions.first().copied().unwrap_or(operation.version);
                 return Ok(Versioned { value: next, version });
             }
-            Err(crate::error::StoreError::Conflict { collection: "usage", .. }) => {}
+            Err(StoreError::Conflict { collection: Usage::COLLECTION, .. }) => {
+                step_aside(tries).await;
+                tries += 1;
+            }
             Err(error) if error.is_conflict() && !ctx.claim.is_stored(store).await? => return Err(Error::ClaimLost),
             Err(error) => return Err(error.into()),
         }

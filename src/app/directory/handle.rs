@@ -165,8 +165,11 @@ impl NodeHandle {
         Ok(Lnd { client, macaroon, handle: Arc::clone(self), _place: place })
     }
 
-    /// Baked once; the root key is in memory only while it bakes.
-    fn macaroon(&self, node: &Node, grant: Grant) -> Result<Arc<Macaroon>, Refusal> {
+    /// What allows `grant` on `node`, which is this one. Baked once; the root key is in memory only while it bakes.
+    ///
+    /// # Errors
+    /// The root key does not open.
+    pub(in crate::app) fn macaroon(&self, node: &Node, grant: Grant) -> Result<Arc<Macaroon>, Refusal> {
         let mut macaroons = self.macaroons.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(baked) = macaroons.get(&grant) {
             return Ok(Arc::clone(baked));

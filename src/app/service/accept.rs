@@ -11,9 +11,11 @@ use crate::model::operation::{IdempotencyRecord, IdempotentOutcome, Operation, O
 use crate::model::problem::{Code, Refusal};
 use crate::model::work::Work;
 use crate::store::Write;
-use crate::store::repo::{self, Versioned};
+use crate::store::repo::{self, Entity, Versioned};
+use rand::RngExt;
+use std::time::Duration;
 
-/// How often accepting starts anew because somebody else wrote in between.
+/// How often something is tried anew because somebody else wrote in between.
 pub(super) const MOST_TRIES: u32 = 1000;
 
 /// What is to be accepted.
@@ -36,9 +38,43 @@ pub(super) enum Accepted {
     Conflict,
 }
 
+/// What is said after [`MOST_TRIES`].
+pub(super) fn too_many_at_once() -> Refusal {
+    Refusal::new(Code::Overloaded, "too many at once").retry_after(1)
+}
+
+/// A pause between two tries that met others, short and different for each.
+pub(in crate::app) async fn step_aside(attempt: u32) {
+    let most = 2u64.saturating_mul(1 << attempt.min(6));
+    let pause = rand::rng().random_range(0..=most);
+    tokio::time::sleep(Duration::from_millis(pause)).await;
+}
+
 impl Service {
+    /// The operation that the request has become before, or what `attempt` makes of it: again and again, as long as others
+    /// write in between.
+    pub(super) async fn until_accepted<T>(
+        &self,
+        idempotency: Option<&Idempotency>,
+        mut attempt: impl FnMut() -> T,
+    ) -> Result<Operation, Refusal>
+    where
+        T: Future<Output = Result<Accepted, Refusal>>,
+    {
+        for tries in 0..MOST_TRIES {
+            if let Some(operation) = self.replayed(idempotency).await? {
+                return Ok(operation);
+            }
+            if let Accepted::As(operation) = attempt().await? {
+                return Ok(*operation);
+            }
+            step_aside(tries).await;
+        }
+        Err(too_many_at_once())
+    }
+
     /// The operation that a request with this Idempotency-Key has become before.
-    pub(super) async fn replayed(&self, idempotency: Option<&Idempotency>) -> Result<Option<Operation>, Refusal> {
+    async fn replayed(&self, idempotency: Option<&Idempotency>) -> Result<Option<Operation>, Refusal> {
         let Some(idempotency) = idempotency else { return Ok(None) };
         let record =
             repo::get::<IdempotencyRecord>(&*self.parts.store, &idempotency.id).await.map_err(|e| refuse::store(&e))?;
@@ -81,7 +117,8 @@ impl Service {
         OperationId::random(self.parts.clock.now(), &mut rand::rng())
     }
 
-    /// Tries to accept `proposal` under `id`, with `writes` (natural keys, nodes) in the same commit.
+    /// Tries to accept `proposal` under `id`, with `writes` (natural keys, nodes) in the same commit. A conflict over usage,
+    /// which all operations of an app write, is met by setting aside anew; only one over anything else is the caller's.
     pub(super) async fn accept(
         &self,
         id: OperationId,
@@ -91,12 +128,9 @@ impl Service {
     ) -> Result<Accepted, Refusal> {
         let now = self.parts.clock.now();
         let Proposal { owner, node, work, reservation } = proposal;
-        if let Some(ask) = &reservation {
-            writes.extend(self.reserve(&owner, ask, None).await?);
-        }
         let operation = Operation {
             id,
-            owner: Some(owner),
+            owner: Some(owner.clone()),
             node: Some(node),
             work,
             state: State::Running,
@@ -110,11 +144,20 @@ impl Service {
             writes.push(repo::create(&record).map_err(|e| refuse::store(&e))?);
         }
         writes.push(repo::create(&operation).map_err(|e| refuse::store(&e))?);
-        match self.parts.store.commit(writes).await {
-            Ok(_) => Ok(Accepted::As(Box::new(operation))),
-            Err(StoreError::Conflict { .. }) => Ok(Accepted::Conflict),
-            Err(error) => Err(refuse::store(&error)),
+        for tries in 0..MOST_TRIES {
+            // Usage comes last: who has lost the natural key, too, hears of that.
+            let mut writes = writes.clone();
+            if let Some(ask) = &operation.reservation {
+                writes.extend(self.reserve(&owner, ask, None).await?);
+            }
+            match self.parts.store.commit(writes).await {
+                Ok(_) => return Ok(Accepted::As(Box::new(operation))),
+                Err(StoreError::Conflict { collection: Usage::COLLECTION, .. }) => step_aside(tries).await,
+                Err(StoreError::Conflict { .. }) => return Ok(Accepted::Conflict),
+                Err(error) => return Err(refuse::store(&error)),
+            }
         }
+        Err(too_many_at_once())
     }
 
     /// The writes that set `ask` aside, in the place of what is `held` already, for the app and for the deployment.
@@ -149,12 +192,8 @@ impl Service {
         }
         Ok(writes)
     }
-
-    /// A pause between two tries to accept that met others, short and different for each.
-    pub(super) async fn step_aside(&self, attempt: u32) {
-        use rand::RngExt;
-        let most = 2u64.saturating_mul(1 << attempt.min(6));
-        let pause = rand::rng().random_range(0..=most);
-        tokio::time::sleep(std::time::Duration::from_millis(pause)).await;
-    }
 }
+
+#[cfg(test)]
+#[path = "accept_tests.rs"]
+mod tests;

@@ -1,7 +1,7 @@
 //! Accepts `closechannel`: finds the channel, freezes its point and what closing it may cost. A channel closes once.
 
 use super::super::refuse;
-use super::accept::{Accepted, MOST_TRIES, Proposal};
+use super::accept::{Accepted, MOST_TRIES, Proposal, step_aside, too_many_at_once};
 use super::{CloseRequest, Idempotency, ReadyNode, Service};
 use crate::error::StoreError;
 use crate::lnd::proto::lnrpc::{Channel, ListChannelsRequest};
@@ -15,6 +15,7 @@ use crate::model::work::Work;
 use crate::model::work::close::{Close, CloseFee, CloseStep};
 use crate::store::Write;
 use crate::store::repo::{self, Versioned};
+use tokio::sync::OnceCell;
 
 impl Service {
     /// Closes a channel, or joins or tells of its close.
@@ -25,35 +26,39 @@ impl Service {
         request: CloseRequest,
         idempotency: Option<Idempotency>,
     ) -> Result<Operation, Refusal> {
-        if let Some(operation) = self.replayed(idempotency.as_ref()).await? {
-            return Ok(operation);
-        }
-        let node = self.ready_node(app, uuid).await?;
+        // Decided once: what conflicts is the close of this channel.
+        let channel = OnceCell::new();
+        let (request, idempotency, channel) = (&request, idempotency.as_ref(), &channel);
+        self.until_accepted(idempotency, move || async move {
+            let (node, channel_point) = channel.get_or_try_init(|| self.channel_to_close(app, uuid, request)).await?;
+            let pointer_id = ClosePointer::id_of(&node.node.value.id, channel_point);
+            let pointer =
+                repo::get::<ClosePointer>(&*self.parts.store, &pointer_id).await.map_err(|e| refuse::store(&e))?;
+            match self.joined_close(pointer.as_ref(), request).await? {
+                Some(joined) => self.join(joined, idempotency).await,
+                None => {
+                    let channel = open_channel(node, &request.pubkey, channel_point).await?;
+                    let fee = self.close_fee(node, request, &channel).await?;
+                    self.try_close(node, request, channel_point.clone(), fee, pointer, idempotency).await
+                }
+            }
+        })
+        .await
+    }
+
+    /// The node, and the point of the channel that is meant.
+    async fn channel_to_close(
+        &self,
+        app: &AppId,
+        uuid: &Uuid,
+        request: &CloseRequest,
+    ) -> Result<(ReadyNode, String), Refusal> {
+        let node = self.ready_node(self.node_of(app, uuid).await?).await?;
         let channel_point = match &request.channel_point {
             Some(named) => named.clone(),
             None => only_channel(&node, &request.pubkey).await?,
         };
-        for attempt in 0..MOST_TRIES {
-            if let Some(operation) = self.replayed(idempotency.as_ref()).await? {
-                return Ok(operation);
-            }
-            let pointer_id = ClosePointer::id_of(&node.node.value.id, &channel_point);
-            let pointer =
-                repo::get::<ClosePointer>(&*self.parts.store, &pointer_id).await.map_err(|e| refuse::store(&e))?;
-            let tried = match self.joined_close(pointer.as_ref(), &request).await? {
-                Some(joined) => self.join(joined, idempotency.as_ref()).await?,
-                None => {
-                    let channel = open_channel(&node, &request.pubkey, &channel_point).await?;
-                    let fee = self.close_fee(&node, &request, &channel).await?;
-                    self.try_close(&node, &request, channel_point.clone(), fee, pointer, idempotency.as_ref()).await?
-                }
-            };
-            if let Accepted::As(operation) = tried {
-                return Ok(*operation);
-            }
-            self.step_aside(attempt).await;
-        }
-        Err(Refusal::new(Code::Overloaded, "too many at once").retry_after(1))
+        Ok((node, channel_point))
     }
 
     async fn joined_close(
@@ -94,11 +99,11 @@ impl Service {
             writes.push(repo::update(&next, stored.version).map_err(|e| refuse::store(&e))?);
             match self.parts.store.commit(writes).await {
                 Ok(_) => return Ok(next),
-                Err(StoreError::Conflict { .. }) => self.step_aside(attempt).await,
+                Err(StoreError::Conflict { .. }) => step_aside(attempt).await,
                 Err(error) => return Err(refuse::store(&error)),
             }
         }
-        Err(Refusal::new(Code::Overloaded, "too many at once").retry_after(1))
+        Err(too_many_at_once())
     }
 
     /// The writes that raise what is set aside for a running operation to `needed`, where it is less.

@@ -1,7 +1,7 @@
 //! Accepts `create` and `delete`. One (app, uuid), at most one node, for ever.
 
 use super::super::refuse;
-use super::accept::{Accepted, MOST_TRIES, Proposal};
+use super::accept::{Accepted, Proposal};
 use super::{Idempotency, Service};
 use crate::model::amount::Sat;
 use crate::model::ids::{AppId, NodeId, Uuid};
@@ -23,25 +23,15 @@ impl Service {
         uuid: &Uuid,
         idempotency: Option<Idempotency>,
     ) -> Result<Operation, Refusal> {
-        for attempt in 0..MOST_TRIES {
-            if let Some(operation) = self.replayed(idempotency.as_ref()).await? {
-                return Ok(operation);
+        let idempotency = idempotency.as_ref();
+        self.until_accepted(idempotency, move || async move {
+            let existing = self.find_node(app, uuid).await?;
+            match self.joins(existing.as_ref()).await? {
+                Some(joined) => self.join(joined, idempotency).await,
+                None => self.try_create(app, uuid, existing, idempotency).await,
             }
-            let name = repo::get::<NodeName>(&*self.parts.store, &NodeName::id_of(app, uuid)).await;
-            let existing = match name.map_err(|e| refuse::store(&e))? {
-                Some(_) => Some(self.node_of(app, uuid).await?),
-                None => None,
-            };
-            let tried = match self.joins(existing.as_ref()).await? {
-                Some(joined) => self.join(joined, idempotency.as_ref()).await?,
-                None => self.try_create(app, uuid, existing, idempotency.as_ref()).await?,
-            };
-            if let Accepted::As(operation) = tried {
-                return Ok(*operation);
-            }
-            self.step_aside(attempt).await;
-        }
-        Err(Refusal::new(Code::Overloaded, "too many at once").retry_after(1))
+        })
+        .await
     }
 
     /// The operation of a node that exists or is being made; `None` where one is to be made.
@@ -128,20 +118,14 @@ impl Service {
         uuid: &Uuid,
         idempotency: Option<Idempotency>,
     ) -> Result<Operation, Refusal> {
-        for attempt in 0..MOST_TRIES {
-            if let Some(operation) = self.replayed(idempotency.as_ref()).await? {
-                return Ok(operation);
-            }
-            let mut node = self.node_of(app, uuid).await?;
+        let idempotency = idempotency.as_ref();
+        self.until_accepted(idempotency, move || async move {
+            let node = self.node_of(app, uuid).await?;
             if matches!(node.value.phase, Phase::Deleting | Phase::Deleted) {
                 let deletion = self.deletion_of(&node.value.id).await?;
-                if let Accepted::As(operation) = self.join(deletion, idempotency.as_ref()).await? {
-                    return Ok(*operation);
-                }
-                continue;
+                return self.join(deletion, idempotency).await;
             }
-            let ready = self.ready_node(app, uuid).await?;
-            debug_assert_eq!(ready.node.value.id, node.value.id);
+            let mut node = self.ready_node(node).await?.node;
             if self.has_running_work(&node.value.id).await? {
                 let message = "operations of this node are still running";
                 return Err(Refusal::new(Code::NodeNotEmpty, message));
@@ -154,12 +138,9 @@ impl Service {
                 work: Work::Delete(Delete { step: DeleteStep::Check }),
                 reservation: None,
             };
-            if let Accepted::As(operation) = self.accept(self.new_id(), proposal, idempotency.as_ref(), writes).await? {
-                return Ok(*operation);
-            }
-            self.step_aside(attempt).await;
-        }
-        Err(Refusal::new(Code::Overloaded, "too many at once").retry_after(1))
+            self.accept(self.new_id(), proposal, idempotency, writes).await
+        })
+        .await
     }
 
     /// Whether any operation of the node is unfinished.

@@ -7,6 +7,7 @@ mod create;
 mod pay;
 mod withdraw;
 
+pub(super) use accept::step_aside;
 pub(super) use withdraw::fee_too_high;
 
 use super::directory::{Directory, unknown_user};
@@ -14,7 +15,7 @@ use super::feed::next_change_of;
 use super::{Parts, refuse};
 use crate::error::StoreError;
 use crate::lnd::client::LndClient;
-use crate::lnd::macaroon::Macaroon;
+use crate::lnd::macaroon::{Grant, Macaroon};
 use crate::model::amount::Sat;
 use crate::model::ids::{AppId, OperationId, Uuid};
 use crate::model::node::{Node, NodeName, Phase};
@@ -179,30 +180,33 @@ impl Service {
         }
     }
 
-    /// The node of an app's user, as stored. Unknown users and those of other apps are told apart by nothing.
-    async fn node_of(&self, app: &AppId, uuid: &Uuid) -> Result<Versioned<Node>, Refusal> {
+    /// The node of an app's user, as stored; `None` for a name that was never given.
+    async fn find_node(&self, app: &AppId, uuid: &Uuid) -> Result<Option<Versioned<Node>>, Refusal> {
         let name = NodeName::id_of(app, uuid);
         let name = repo::get::<NodeName>(&*self.parts.store, &name).await.map_err(|e| refuse::store(&e))?;
-        let Some(name) = name else { return Err(unknown_user()) };
-        let node =
-            repo::get::<Node>(&*self.parts.store, name.value.node.as_str()).await.map_err(|e| refuse::store(&e))?;
-        node.ok_or_else(unknown_user)
+        let Some(name) = name else { return Ok(None) };
+        let node = repo::get::<Node>(&*self.parts.store, name.value.node.as_str()).await;
+        node.map_err(|e| refuse::store(&e))?.ok_or_else(unknown_user).map(Some)
     }
 
-    /// The node of an app's user, ready for calls that spend, with a macaroon for looking.
-    async fn ready_node(&self, app: &AppId, uuid: &Uuid) -> Result<ReadyNode, Refusal> {
+    /// The node of an app's user, as stored. Unknown users and those of other apps are told apart by nothing.
+    async fn node_of(&self, app: &AppId, uuid: &Uuid) -> Result<Versioned<Node>, Refusal> {
+        self.find_node(app, uuid).await?.ok_or_else(unknown_user)
+    }
+
+    /// A node as stored now, ready for calls that spend, with a macaroon for looking.
+    async fn ready_node(&self, node: Versioned<Node>) -> Result<ReadyNode, Refusal> {
         if !self.directory.is_fresh() {
             let message = "this master cannot be sure of what it knows";
             return Err(Refusal::new(Code::NotReady, message).retry_after(2));
         }
-        let node = self.node_of(app, uuid).await?;
         if matches!(node.value.phase, Phase::Deleting | Phase::Deleted) {
             return Err(Refusal::new(Code::NodeDeleted, "this user's node was deleted"));
         }
-        self.directory.node(app, uuid).await?.ready().await?;
+        let handle = self.directory.by_id(&node.value.id).await?.ok_or_else(unknown_user)?;
+        handle.ready().await?;
         let lnd = self.parts.lnds.client(&node.value).map_err(|e| refuse::any(&e))?;
-        let read =
-            self.parts.keys.bake(&node.value, crate::lnd::macaroon::Grant::Read, &[]).map_err(|e| refuse::any(&e))?;
+        let read = handle.macaroon(&node.value, Grant::Read)?;
         Ok(ReadyNode { node, lnd, read })
     }
 }
@@ -211,7 +215,7 @@ impl Service {
 struct ReadyNode {
     node: Versioned<Node>,
     lnd: LndClient,
-    read: Macaroon,
+    read: Arc<Macaroon>,
 }
 
 /// A refusal or trouble with the Store, on the way out of a closure that may meet both.

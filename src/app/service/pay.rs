@@ -3,7 +3,7 @@
 
 use super::super::refuse;
 use super::super::workflows::{refuse_too_late, wallet};
-use super::accept::{Accepted, MOST_TRIES, Proposal};
+use super::accept::{Accepted, Proposal};
 use super::{Idempotency, PayRequest, ReadyNode, Service};
 use crate::lnd::proto::lnrpc::ListChannelsRequest;
 use crate::lnd::proto::lnrpc::payment::PaymentStatus;
@@ -28,29 +28,23 @@ impl Service {
         request: PayRequest,
         idempotency: Option<Idempotency>,
     ) -> Result<Operation, Refusal> {
-        let stored = self.node_of(app, uuid).await?.value;
-        let terms = self.terms(&stored, &request)?;
-        let pointer_id = PaymentPointer::id_of(&stored.id, &terms.payment_hash);
-        for attempt in 0..MOST_TRIES {
-            if let Some(operation) = self.replayed(idempotency.as_ref()).await? {
-                return Ok(operation);
-            }
+        let stored = self.node_of(app, uuid).await?;
+        let terms = self.terms(&stored.value, &request)?;
+        let pointer_id = PaymentPointer::id_of(&stored.value.id, &terms.payment_hash);
+        let (stored, terms, pointer_id, idempotency) = (&stored, &terms, &pointer_id, idempotency.as_ref());
+        self.until_accepted(idempotency, move || async move {
             let pointer =
-                repo::get::<PaymentPointer>(&*self.parts.store, &pointer_id).await.map_err(|e| refuse::store(&e))?;
-            let tried = match self.joined_payment(pointer.as_ref(), &terms).await? {
-                Some(joined) => self.join(joined, idempotency.as_ref()).await?,
+                repo::get::<PaymentPointer>(&*self.parts.store, pointer_id).await.map_err(|e| refuse::store(&e))?;
+            match self.joined_payment(pointer.as_ref(), terms).await? {
+                Some(joined) => self.join(joined, idempotency).await,
                 None => {
-                    let node = self.ready_node(app, uuid).await?;
-                    self.refuse_before_any_effect(&node, &terms, pointer.is_some()).await?;
-                    self.try_pay(&node, &terms, pointer, idempotency.as_ref()).await?
+                    let node = self.ready_node(stored.clone()).await?;
+                    self.refuse_before_any_effect(&node, terms, pointer.is_some()).await?;
+                    self.try_pay(&node, terms, pointer, idempotency).await
                 }
-            };
-            if let Accepted::As(operation) = tried {
-                return Ok(*operation);
             }
-            self.step_aside(attempt).await;
-        }
-        Err(Refusal::new(Code::Overloaded, "too many at once").retry_after(1))
+        })
+        .await
     }
 
     /// What is asked, completed and checked against the payment request.

@@ -3,7 +3,7 @@
 
 use super::super::refuse;
 use super::super::workflows::wallet;
-use super::accept::{Accepted, MOST_TRIES, Proposal};
+use super::accept::{Accepted, Proposal};
 use super::{Idempotency, ReadyNode, Service, WithdrawRequest};
 use crate::model::amount::Sat;
 use crate::model::ids::{AppId, Uuid};
@@ -28,20 +28,13 @@ impl Service {
             let message = format!("this is not an address of {network}");
             return Err(Refusal::parameter(Code::InvalidParameters, "address", message));
         }
-        for attempt in 0..MOST_TRIES {
-            if let Some(operation) = self.replayed(idempotency.as_ref()).await? {
-                return Ok(operation);
-            }
-            let node = self.ready_node(app, uuid).await?;
-            let affordable = self.affordable(&node, &request).await?;
-            if let Accepted::As(operation) =
-                self.try_withdraw(&node, &request, affordable, idempotency.as_ref()).await?
-            {
-                return Ok(*operation);
-            }
-            self.step_aside(attempt).await;
-        }
-        Err(Refusal::new(Code::Overloaded, "too many at once").retry_after(1))
+        let (request, idempotency) = (&request, idempotency.as_ref());
+        self.until_accepted(idempotency, move || async move {
+            let node = self.ready_node(self.node_of(app, uuid).await?).await?;
+            let affordable = self.affordable(&node, request).await?;
+            self.try_withdraw(&node, request, affordable, idempotency).await
+        })
+        .await
     }
 
     async fn try_withdraw(
