@@ -86,6 +86,9 @@ pub struct Parts {
     pub settings: Settings,
     /// Turns for what takes much memory on a host.
     pub turns: parts::Turns,
+    /// The turn to make one funding of all that wait: others would only try the same, and lose. It is held across calls of
+    /// the Store, which are bounded in time.
+    pub funding_turn: tokio::sync::Mutex<()>,
 }
 
 impl Settings {

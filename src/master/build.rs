@@ -54,6 +54,7 @@ pub(super) async fn build(config: &Config) -> Result<Built, MasterError> {
         treasury,
         settings,
         turns: Turns::default(),
+        funding_turn: tokio::sync::Mutex::default(),
         store,
         clock,
     };

@@ -169,7 +169,8 @@ pub struct FeedItem {
 ///
 /// Contract: every call is bounded in time (an implementation has its own timeouts) and returns
 /// [`StoreError::Unavailable`] past that. A commit that returned `Ok` survives a crash of the machine. `Unavailable`
-/// from `commit` leaves unknown whether it happened: read before deciding. A caller never holds a lock across a call.
+/// from `commit` leaves unknown whether it happened: read before deciding. A caller holds no lock across a call, unless taking turns is
+/// what the lock is for.
 #[async_trait]
 pub trait Store: Send + Sync + std::fmt::Debug + 'static {
     /// Reads one document as of the latest commit.

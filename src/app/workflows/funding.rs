@@ -25,8 +25,10 @@ const MOST_OUTPUTS: usize = 100;
 const LEAST_FEE_BOUND: Sat = Sat(20_000);
 
 /// Makes one operation of all requests that wait, unless the treasury is at work: then those that come meanwhile share the
-/// next one. Of several masters that try, one wins; the others find nothing left.
+/// next one. Of several masters that try, one wins; the others find nothing left. Within one master they take turns, and
+/// all but the first find the treasury at work.
 pub(super) async fn batch_what_waits(ctx: &Ctx) -> Result<()> {
+    let _turn = ctx.parts.funding_turn.lock().await;
     let store = &*ctx.parts.store;
     let busy = IndexEntry { name: "running", value: TREASURY.to_owned() };
     if !repo::list::<Operation>(store, Some(busy), None, 1, false).await?.0.is_empty() {
