@@ -88,20 +88,20 @@ impl Executor {
                 }
             }
             Change::Put(document) if document.key.collection == Heartbeat::COLLECTION => {
-                if let Ok(heartbeat) = repo::decode::<Heartbeat>(document.clone()) {
+                if let Ok(heartbeat) = repo::decode_ref::<Heartbeat>(document) {
                     self.parts.observer.saw(&heartbeat.value, tokio::time::Instant::now());
                 }
             }
             // What its holder has let go need not wait for a tick.
             Change::Put(document) if document.key.collection == Claim::COLLECTION => {
-                if let Ok(claim) = repo::decode::<Claim>(document.clone())
+                if let Ok(claim) = repo::decode_ref::<Claim>(document)
                     && claim.value.holder.is_none()
                 {
                     waiting.extend(held.take(&claim.value.subject));
                 }
             }
             Change::Put(document) if document.key.collection == Operation::COLLECTION => {
-                if let Ok(operation) = repo::decode::<Operation>(document.clone())
+                if let Ok(operation) = repo::decode_ref::<Operation>(document)
                     && operation.value.is_running()
                 {
                     self.wake(operation.value.subject(), waiting);

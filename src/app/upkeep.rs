@@ -15,7 +15,7 @@ use crate::lnd::proto::lnrpc::{ClosedChannelsRequest, ListChannelsRequest};
 use crate::model::NodeId;
 use crate::model::backups::{self, Channels};
 use crate::model::node::{Backup, BackupHead, Funding, Node, Phase, Runtime, WalletState};
-use crate::store::Change;
+use crate::store::{Change, Document};
 use crate::store::repo::{self, Entity, Versioned};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -78,7 +78,7 @@ impl Upkeep {
                 () = stop.cancelled() => break,
                 change = feed.recv() => match change.as_deref() {
                     Ok(Change::Put(document)) => {
-                        let chore = chore_of(document.clone());
+                        let chore = chore_of(document);
                         self.start(chore.into_iter().collect(), &mut tasks, &stop);
                     }
                     Ok(Change::Resync) | Err(broadcast::error::RecvError::Lagged(_)) => relist = true,
@@ -303,11 +303,11 @@ impl Upkeep {
     }
 }
 
-fn chore_of(document: crate::store::Document) -> Option<(NodeId, Chore)> {
+fn chore_of(document: &Document) -> Option<(NodeId, Chore)> {
     match document.key.collection {
-        Runtime::COLLECTION => of_runtime(&repo::decode::<Runtime>(document).ok()?.value),
-        BackupHead::COLLECTION => of_head(&repo::decode::<BackupHead>(document).ok()?.value),
-        Node::COLLECTION => of_node(&repo::decode::<Node>(document).ok()?.value),
+        Runtime::COLLECTION => of_runtime(&repo::decode_ref::<Runtime>(document).ok()?.value),
+        BackupHead::COLLECTION => of_head(&repo::decode_ref::<BackupHead>(document).ok()?.value),
+        Node::COLLECTION => of_node(&repo::decode_ref::<Node>(document).ok()?.value),
         _ => None,
     }
 }

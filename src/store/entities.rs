@@ -25,7 +25,7 @@ macro_rules! collections {
         pub(crate) fn index_of(document: &Document) -> Result<Vec<IndexEntry>> {
             match document.key.collection {
                 Authority::COLLECTION => Ok(Vec::new()),
-                $(<$entity>::COLLECTION => Ok(repo::decode::<$entity>(document.clone())?.value.index()),)+
+                $(<$entity>::COLLECTION => Ok(repo::decode_ref::<$entity>(document)?.value.index()),)+
                 collection => Err(StoreError::Invalid { collection, reason: "it is none of the collections" }),
             }
         }

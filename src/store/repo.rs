@@ -2,11 +2,14 @@
 
 use super::{Document, Expect, IndexEntry, Key, Query, Result, Store, Version, Write};
 use crate::error::StoreError;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::de::value::MapDeserializer;
+use serde::Serialize;
 
 /// How many documents are asked for at once where all are wanted.
 const PAGE: usize = 500;
+/// The field that says which schema a document has.
+const SCHEMA: &str = "schema";
 
 /// Something kept as one document.
 pub trait Entity: Serialize + DeserializeOwned + Send {
@@ -52,22 +55,28 @@ pub async fn get<T: Entity>(store: &dyn Store, id: &str) -> Result<Option<Versio
 /// Decodes a document that was read.
 ///
 /// # Errors
-/// [`StoreError::Corrupt`] where it is none of `T`, or one of a newer program: what that means by it is not known here.
+/// As [`decode_ref`].
 pub fn decode<T: Entity>(document: Document) -> Result<Versioned<T>> {
-    let Document { key, version, mut body } = document;
-    let schema = body.as_object_mut().and_then(|object| object.remove("schema"));
-    if let Some(newer) = schema.and_then(|schema| schema.as_u64()).filter(|schema| *schema > T::SCHEMA.into()) {
-        let reason = format!("its schema is {newer}, and this program knows none after {}", T::SCHEMA);
-        return Err(StoreError::Corrupt { collection: T::COLLECTION, id: key.id, reason });
+    decode_ref(&document)
+}
+
+/// Decodes a document that others may look at, too.
+///
+/// # Errors
+/// [`StoreError::Corrupt`] where it is none of `T`, or one of a newer program: what that means by it is not known here.
+pub fn decode_ref<T: Entity>(document: &Document) -> Result<Versioned<T>> {
+    let Document { key, version, body } = document;
+    let corrupt = |reason| StoreError::Corrupt { collection: T::COLLECTION, id: key.id.clone(), reason };
+    let object = body.as_object().ok_or_else(|| corrupt("is not an object".to_owned()))?;
+    let schema = object.get(SCHEMA).and_then(serde_json::Value::as_u64);
+    if let Some(newer) = schema.filter(|schema| *schema > T::SCHEMA.into()) {
+        return Err(corrupt(format!("its schema is {newer}, and this program knows none after {}", T::SCHEMA)));
     }
-    match serde_json::from_value(body) {
-        Ok(value) => Ok(Versioned { value, version }),
-        Err(e) => {
-            // The message of serde_json may quote a value; the position is enough to find it.
-            let reason = format!("{:?} error", e.classify());
-            Err(StoreError::Corrupt { collection: T::COLLECTION, id: key.id, reason })
-        }
-    }
+    let fields = object.iter().filter(|(name, _)| *name != SCHEMA).map(|(name, value)| (name.as_str(), value));
+    let value = T::deserialize(MapDeserializer::new(fields));
+    // The message of serde_json may quote a value; the position is enough to find it.
+    let value = value.map_err(|e: serde_json::Error| corrupt(format!("{:?} error", e.classify())))?;
+    Ok(Versioned { value, version: *version })
 }
 
 fn put<T: Entity>(value: &T, expect: Expect) -> Result<Write> {
@@ -75,7 +84,7 @@ fn put<T: Entity>(value: &T, expect: Expect) -> Result<Write> {
         |reason: &str| StoreError::Corrupt { collection: T::COLLECTION, id: value.id(), reason: reason.to_owned() };
     let mut body = serde_json::to_value(value).map_err(|_| corrupt("cannot be encoded"))?;
     let object = body.as_object_mut().ok_or_else(|| corrupt("is not an object"))?;
-    object.insert("schema".to_owned(), T::SCHEMA.into());
+    object.insert(SCHEMA.to_owned(), T::SCHEMA.into());
     Ok(Write::Put { key: key::<T>(value.id()), expect, body, index: value.index() })
 }
 

@@ -69,7 +69,7 @@ impl Keyring {
     }
 
     pub(super) fn put(&self, document: &Document) {
-        match repo::decode::<ApiKeyRecord>(document.clone()) {
+        match repo::decode_ref::<ApiKeyRecord>(document) {
             Ok(key) => self.insert(Arc::new(key.value)),
             Err(error) => {
                 self.tell(&error);

@@ -193,7 +193,7 @@ impl Directory {
         let Some(id) = NodeId::parse(&document.key.id) else { return };
         self.mark(&id).fetch_add(1, Ordering::Release);
         let Some(handle) = self.nodes.get(&id) else { return };
-        match repo::decode::<T>(document.clone()) {
+        match repo::decode_ref::<T>(document) {
             Ok(read) => apply(&handle, read.value),
             Err(error) => {
                 tracing::error!(%error, "a changed document cannot be read");

@@ -13,7 +13,7 @@ use crate::model::work::Work;
 use crate::model::work::create::{FundingRequest, FundingState};
 use crate::model::work::onchain::{FundingBatch, FundingOutput, SendStep};
 use crate::store::repo::{self, Entity};
-use crate::store::{Change, IndexEntry, Write};
+use crate::store::{Change, Document, IndexEntry, Write};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -83,12 +83,12 @@ pub(super) async fn wait_for_change(changes: &mut Receiver<Arc<Change>>, operati
             match &*change {
                 Change::Resync => return,
                 Change::Put(document) => {
-                    let is_request =
-                        document.key.collection == FundingRequest::COLLECTION && document.key.id == operation.as_str();
-                    let is_treasury = document.key.collection == Operation::COLLECTION
-                        && document.body.get("node").is_none_or(serde_json::Value::is_null)
-                        && document.body.pointer("/state/state").is_some_and(|state| state != "running");
-                    if is_request || is_treasury {
+                    let is_relevant = match document.key.collection {
+                        FundingRequest::COLLECTION => document.key.id == operation.as_str(),
+                        Operation::COLLECTION => is_end_of_the_treasurys(document),
+                        _ => false,
+                    };
+                    if is_relevant {
                         return;
                     }
                 }
@@ -97,6 +97,11 @@ pub(super) async fn wait_for_change(changes: &mut Receiver<Arc<Change>>, operati
         }
     };
     let _past_the_time_the_caller_looks_anyway = tokio::time::timeout(at_most, relevant).await;
+}
+
+fn is_end_of_the_treasurys(document: &Document) -> bool {
+    let operation = repo::decode_ref::<Operation>(document);
+    operation.is_ok_and(|operation| operation.value.subject() == TREASURY && !operation.value.is_running())
 }
 
 pub(super) async fn advance(ctx: &Ctx, operation: &Operation, work: &FundingBatch) -> Result<Advance> {
