@@ -4,7 +4,7 @@
 use crate::error::StoreError;
 use crate::model::OperationId;
 use crate::model::operation::Operation;
-use crate::store::repo::Entity;
+use crate::store::repo::{self, Entity, Versioned};
 use crate::store::{Change, Cursor, FeedItem, Store};
 use futures::StreamExt;
 use std::sync::Arc;
@@ -89,18 +89,28 @@ impl Feed {
     }
 }
 
+/// What the feed says of an operation.
+#[derive(Debug)]
+pub enum Changed {
+    /// This is how it is, or was: what was read from the Store meanwhile may have a higher version.
+    To(Box<Versioned<Operation>>),
+    /// It may have changed: only the Store knows.
+    LookAgain,
+}
+
 /// Waits until this operation has changed, or may have. `None`: the feed has ended.
-pub async fn next_change_of(changes: &mut broadcast::Receiver<Arc<Change>>, id: &OperationId) -> Option<()> {
+pub async fn next_change_of(changes: &mut broadcast::Receiver<Arc<Change>>, id: &OperationId) -> Option<Changed> {
     loop {
         match changes.recv().await {
             Ok(change) => match &*change {
-                Change::Resync => return Some(()),
+                Change::Resync => return Some(Changed::LookAgain),
                 Change::Put(d) if d.key.collection == Operation::COLLECTION && d.key.id == id.as_str() => {
-                    return Some(());
+                    let read = repo::decode_ref(d);
+                    return Some(read.map_or(Changed::LookAgain, |read| Changed::To(Box::new(read))));
                 }
                 Change::Put(_) | Change::Deleted(_) => {}
             },
-            Err(broadcast::error::RecvError::Lagged(_)) => return Some(()),
+            Err(broadcast::error::RecvError::Lagged(_)) => return Some(Changed::LookAgain),
             Err(broadcast::error::RecvError::Closed) => return None,
         }
     }

@@ -7,6 +7,7 @@ use crate::error::{Error, Result, StoreError};
 use crate::model::amount::Sat;
 use crate::model::limits::{DEPLOYMENT, Reservation, Usage};
 use crate::model::operation::{Operation, State};
+use crate::model::work::Work;
 use crate::store::Write;
 use crate::store::repo::{self, Entity, Versioned};
 
@@ -44,7 +45,10 @@ pub async fn commit(ctx: &Ctx, operation: &Versioned<Operation>, advance: Advanc
 /// Shows what is going on, where it has changed.
 pub async fn progress(ctx: &Ctx, operation: Versioned<Operation>, text: &str) -> Result<Versioned<Operation>> {
     if operation.value.progress == text {
-        // It may have been changed from outside: a cooperative close that is to be forced now.
+        // Only a close is changed from outside while it runs: to be forced now.
+        if !matches!(operation.value.work, Work::Close(_)) {
+            return Ok(operation);
+        }
         let stored = repo::get::<Operation>(&*ctx.parts.store, operation.value.id.as_str()).await?;
         return Ok(stored.unwrap_or(operation));
     }

@@ -54,7 +54,8 @@ async fn bounded<T>(timeout: Duration, call: impl Future<Output = Result<T>>) ->
     }
 }
 
-/// The version of a document: changes with every write of it and never returns to an old value. Opaque otherwise.
+/// The version of a document: grows with every write of it, and goes on from there when the document is deleted and made
+/// anew. Opaque otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Version(pub u64);
 

@@ -11,7 +11,7 @@ pub(super) use accept::step_aside;
 pub(super) use withdraw::fee_too_high;
 
 use super::directory::{Directory, unknown_user};
-use super::feed::next_change_of;
+use super::feed::{Changed, next_change_of};
 use super::{Parts, refuse};
 use crate::error::StoreError;
 use crate::lnd::client::LndClient;
@@ -120,17 +120,23 @@ impl Service {
 
     /// Waits until the operation no longer runs, or `at_most`; then tells how it is.
     pub async fn wait(&self, id: &OperationId, at_most: Duration) -> Result<Versioned<Operation>, Refusal> {
+        // Subscribed before the look, so that nothing falls between.
         let mut changes = self.parts.feed.subscribe();
         let deadline = tokio::time::Instant::now() + at_most;
-        loop {
-            let current = self.operation(id).await?;
-            let current = current.ok_or_else(|| Refusal::new(Code::OperationNotFound, "no such operation"))?;
-            if !current.value.is_running() || tokio::time::Instant::now() >= deadline {
-                return Ok(current);
+        let mut known = self.existing(id).await?;
+        while known.value.is_running() && tokio::time::Instant::now() < deadline {
+            match tokio::time::timeout_at(deadline, next_change_of(&mut changes, id)).await {
+                Ok(Some(Changed::To(told))) if told.version > known.version => known = *told,
+                Ok(Some(Changed::To(_from_before_the_look))) => {}
+                Ok(Some(Changed::LookAgain) | None) | Err(_) => known = self.existing(id).await?,
             }
-            let _past_the_deadline_the_loop_looks_once_more =
-                tokio::time::timeout_at(deadline, next_change_of(&mut changes, id)).await;
         }
+        Ok(known)
+    }
+
+    async fn existing(&self, id: &OperationId) -> Result<Versioned<Operation>, Refusal> {
+        let found = self.operation(id).await?;
+        found.ok_or_else(|| Refusal::new(Code::OperationNotFound, "no such operation"))
     }
 
     /// The operation as it is now, and again after each change, until it no longer runs.
@@ -141,14 +147,18 @@ impl Service {
             if matches!(&last, Some((_, false))) {
                 return None;
             }
+            let mut look = last.is_none();
             loop {
-                if let Ok(Some(current)) = service.operation(&id).await
-                    && last.is_none_or(|(version, _)| version != current.version)
-                {
+                let changed = if look { Changed::LookAgain } else { next_change_of(&mut changes, &id).await? };
+                look = false;
+                let current = match changed {
+                    Changed::To(told) => Some(*told),
+                    Changed::LookAgain => service.operation(&id).await.ok().flatten(),
+                };
+                if let Some(current) = current.filter(|now| last.is_none_or(|(version, _)| version < now.version)) {
                     let state = Some((current.version, current.value.is_running()));
                     return Some((current, (service, id, changes, state)));
                 }
-                next_change_of(&mut changes, &id).await?;
             }
         })
     }

@@ -5,6 +5,7 @@
 //! until both sides have agreed to it. So a failure is definite only where this process knows that it was the first to ask;
 //! else the operation waits for what becomes of it, and can be forced.
 
+use super::super::feed::{Changed, next_change_of};
 use super::super::refuse;
 use super::super::step::{Advance, Ctx, Settle};
 use super::{Reached, SOON, peers, reach};
@@ -176,12 +177,17 @@ async fn closing_meanwhile(ctx: &Ctx, reached: &Reached, work: &Close) -> Result
 /// Waits until the stored operation says that the close is to be forced.
 async fn forced_meanwhile(ctx: &Ctx, operation: &Operation) -> Result<()> {
     let mut changes = ctx.parts.feed.subscribe();
+    let mut changed = Changed::LookAgain;
     loop {
-        let stored = repo::get::<Operation>(&*ctx.parts.store, operation.id.as_str()).await?;
-        if stored.is_some_and(|stored| matches!(stored.value.work, Work::Close(Close { force: true, .. }))) {
+        let current = match changed {
+            Changed::To(told) => Some(*told),
+            Changed::LookAgain => repo::get::<Operation>(&*ctx.parts.store, operation.id.as_str()).await?,
+        };
+        if current.is_some_and(|current| matches!(current.value.work, Work::Close(Close { force: true, .. }))) {
             return Ok(());
         }
-        super::super::feed::next_change_of(&mut changes, &operation.id).await;
+        let Some(next) = next_change_of(&mut changes, &operation.id).await else { std::future::pending().await };
+        changed = next;
     }
 }
 
