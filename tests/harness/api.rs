@@ -127,8 +127,10 @@ impl Api {
         let operation = self.operation_end(&id, Duration::from_secs(120)).await;
         let (status, body) = match operation["state"].as_str() {
             Some("succeeded") => (200, operation["result"].clone()),
-            _ => (409, operation["error"].clone()),
+            // As the call itself would have answered, had it waited for so long.
+            _ => (operation["error"]["status"].as_u64().unwrap(), operation["error"].clone()),
         };
+        let status = status.try_into().unwrap();
         Answer { status, text: body.to_string(), body, headers: Vec::new() }
     }
 
