@@ -27,6 +27,9 @@ with_emulator = skip=(); SCALE_LND_FIRESTORE_EMULATOR=$${SCALE_LND_FIRESTORE_EMU
 	{ [ "$${CI:-}" != true ] || exit 1; skip=(-- --skip firestore); }; \
 	export SCALE_LND_FIRESTORE_EMULATOR
 
+# The last resort against a test that hangs past its own deadline: a test binary, its compilation apart, has this long.
+limited := --config 'target."cfg(all())".runner = ["timeout", "--foreground", "--kill-after=30", "45m"]'
+
 dev: ## run the whole system on this machine, on simnet (ARGS="--fresh" and the like are passed on)
 	@.ci/need cargo cc
 	@$(call with_nodes,release); cargo build; exec cargo run --quiet -- dev $(ARGS)
@@ -37,7 +40,7 @@ demo: ## show the whole story: two users get lnds, one pays the other, closes, w
 
 test: lint ## lint, then all tests, on real lnd and btcd and Google's Firestore emulator
 	@.ci/need cargo cc
-	@$(call with_nodes,lowscrypt); $(with_emulator); cargo test --features fault-points "$${skip[@]}"; \
+	@$(call with_nodes,lowscrypt); $(with_emulator); cargo test $(limited) --features fault-points "$${skip[@]}"; \
 	[ "$${#skip[@]}" = 0 ] || echo "NOT TESTED: the Firestore store, without its emulator (the reason is above)"
 
 test-quick: ## unit tests and the integration tests named smoke, for the inner loop

@@ -1,8 +1,8 @@
 //! What the real program asks for before it works with real money. No coin and no lnd is near: the network is a name here.
 
-use super::master::{LIMIT, end, reaper, with_settings};
+use super::master::{DEADLINE, LIMIT, end, reaper, with_settings};
 use super::{PROGRAM, Site};
-use crate::harness::command;
+use crate::harness::{command, within};
 use scale_lnd::model::AppId;
 use scale_lnd::model::app::{App, Limits};
 use scale_lnd::store::Store;
@@ -100,34 +100,39 @@ fn an_app_on_mainnet_has_every_limit_from_its_first_moment_on() {
 /// However an app came to be without limits, the master does no work for it that could cost something.
 #[tokio::test]
 async fn a_master_on_mainnet_does_nothing_for_an_app_without_limits() {
-    let (site, certificate) = whole();
-    site.ok(&[&["app", "create", "wallet"][..], &LIMITS].concat());
-    let store = SqliteStore::open(&site.path("store.db"), SqliteOptions::default()).await.unwrap();
-    let app =
-        App { id: AppId::parse("bare").unwrap(), limits: Limits::default(), created_at: OffsetDateTime::now_utc() };
-    store.commit(vec![repo::create(&app).unwrap()]).await.unwrap();
-    drop(store);
-    let key = site.ok(&["key", "create", "--app", "bare", "--scopes", "read,manage"]);
+    within(DEADLINE, async {
+        let (site, certificate) = whole();
+        site.ok(&[&["app", "create", "wallet"][..], &LIMITS].concat());
+        let store = SqliteStore::open(&site.path("store.db"), SqliteOptions::default()).await.unwrap();
+        let app =
+            App { id: AppId::parse("bare").unwrap(), limits: Limits::default(), created_at: OffsetDateTime::now_utc() };
+        store.commit(vec![repo::create(&app).unwrap()]).await.unwrap();
+        drop(store);
+        let key = site.ok(&["key", "create", "--app", "bare", "--scopes", "read,manage"]);
 
-    let reaper = reaper().await;
-    let (mut process, url) = with_settings(&site, &reaper, &[]).await;
-    assert!(url.starts_with("https://"), "{url}");
-    let trusted = reqwest::Certificate::from_pem(certificate.as_bytes()).unwrap();
-    let client = reqwest::Client::builder().timeout(LIMIT).tls_certs_only([trusted]).build().unwrap();
-    let becomes_ready = async {
-        while client.get(format!("{url}/readyz")).send().await.map(|answer| answer.status().as_u16()).ok() != Some(200)
-        {
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        }
-    };
-    timeout(LIMIT, becomes_ready).await.unwrap();
-    let call = client.post(format!("{url}/lnd/v1/create")).bearer_auth(key.trim()).json(&json!({ "uuid": "alice" }));
-    let answer = call.send().await.unwrap();
-    let status = answer.status().as_u16();
-    let problem: Value = answer.json().await.unwrap();
-    assert_eq!((status, &problem["code"]), (409, &json!("limit_unset")), "{problem:#}");
-    let nodes = client.get(format!("{url}/lnd/v1/nodes")).bearer_auth(key.trim()).send().await.unwrap();
-    assert_eq!(nodes.json::<Value>().await.unwrap()["nodes"], json!([]), "nothing was done");
-    end(&reaper, &mut process).await;
-    timeout(LIMIT, reaper.stop(None)).await.unwrap().unwrap();
+        let reaper = reaper().await;
+        let (mut process, url) = with_settings(&site, &reaper, &[]).await;
+        assert!(url.starts_with("https://"), "{url}");
+        let trusted = reqwest::Certificate::from_pem(certificate.as_bytes()).unwrap();
+        let client = reqwest::Client::builder().timeout(LIMIT).tls_certs_only([trusted]).build().unwrap();
+        let becomes_ready = async {
+            while client.get(format!("{url}/readyz")).send().await.map(|answer| answer.status().as_u16()).ok()
+                != Some(200)
+            {
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            }
+        };
+        timeout(LIMIT, becomes_ready).await.unwrap();
+        let call =
+            client.post(format!("{url}/lnd/v1/create")).bearer_auth(key.trim()).json(&json!({ "uuid": "alice" }));
+        let answer = call.send().await.unwrap();
+        let status = answer.status().as_u16();
+        let problem: Value = answer.json().await.unwrap();
+        assert_eq!((status, &problem["code"]), (409, &json!("limit_unset")), "{problem:#}");
+        let nodes = client.get(format!("{url}/lnd/v1/nodes")).bearer_auth(key.trim()).send().await.unwrap();
+        assert_eq!(nodes.json::<Value>().await.unwrap()["nodes"], json!([]), "nothing was done");
+        end(&reaper, &mut process).await;
+        timeout(LIMIT, reaper.stop(None)).await.unwrap().unwrap();
+    })
+    .await;
 }

@@ -2,7 +2,7 @@
 
 use super::command::{self, Done};
 use super::world::{World, program, tail, world};
-use super::{Api, emulator, eventually, ports};
+use super::{Api, RUNTIME, emulator, eventually, ports};
 use scale_lnd::dev::btcd::ChainAccess;
 use scale_lnd::dev::reaper::{Signal, Spawn, Spawned};
 use scale_lnd::dev::treasury::TreasuryAccess;
@@ -352,19 +352,7 @@ port_base = {base}
 
     /// The processes of this deployment's lnds.
     pub async fn lnd_pids(&self) -> Vec<i32> {
-        let host = self.path("host").display().to_string();
-        let all = self.world.reaper.descendants().await.unwrap().into_iter();
-        let mut pids: Vec<i32> = all
-            .filter(|process| {
-                let arguments = std::fs::read_to_string(format!("/proc/{}/cmdline", process.pid)).unwrap_or_default();
-                let mut arguments = arguments.split('\0');
-                let is_lnd = arguments.next().is_some_and(|program| program.ends_with("/lnd"));
-                is_lnd && arguments.any(|argument| argument.contains(&host))
-            })
-            .map(|process| process.pid)
-            .collect();
-        pids.sort_unstable();
-        pids
+        lnds_below(self.world, &self.path("host")).await.unwrap()
     }
 
     async fn node_id_by(&self, field: &str, value: &str) -> String {
@@ -393,6 +381,41 @@ port_base = {base}
         let logs = all.filter(|path| path.extension().is_some_and(|e| e == "log"));
         logs.map(|path| (path.clone(), std::fs::read_to_string(&path).unwrap_or_default())).collect()
     }
+}
+
+/// One that was stopped has nothing left. That of a test that panicked or was cut off at its deadline must not burden the
+/// tests that go on, so that it is ended without a word.
+impl Drop for Deployment {
+    fn drop(&mut self) {
+        let masters = self.masters.iter().map(|master| &master.process);
+        let ours = masters.chain(&self.agent).chain(&self.more_agents).filter(|process| process.exit().is_none());
+        let pids: Vec<i32> = ours.map(|process| process.pid).collect();
+        let (world, host) = (self.world, self.path("host"));
+        RUNTIME.spawn(async move {
+            for pid in pids {
+                let _ended = world.reaper.signal(pid, Signal::KILL).await;
+            }
+            // Nobody starts them again. Without a reaper the run is over, and it has ended all.
+            for pid in lnds_below(world, &host).await.unwrap_or_default() {
+                let _ended = world.reaper.signal(pid, Signal::KILL).await;
+            }
+        });
+    }
+}
+
+/// The lnds whose folders are below `host`, or below one whose name begins so.
+async fn lnds_below(world: &World, host: &Path) -> std::io::Result<Vec<i32>> {
+    let host = host.display().to_string();
+    let is_ours = |pid: i32| {
+        let arguments = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let mut arguments = arguments.split('\0');
+        let is_lnd = arguments.next().is_some_and(|program| program.ends_with("/lnd"));
+        is_lnd && arguments.any(|argument| argument.contains(&host))
+    };
+    let all = world.reaper.descendants().await?;
+    let mut pids: Vec<i32> = all.into_iter().map(|process| process.pid).filter(|pid| is_ours(*pid)).collect();
+    pids.sort_unstable();
+    Ok(pids)
 }
 
 /// How the lnds reach the chain, for the masters' configuration.

@@ -8,6 +8,7 @@ pub mod api;
 pub mod command;
 pub mod deployment;
 pub mod emulator;
+mod itself;
 pub mod ports;
 pub mod world;
 
@@ -29,20 +30,35 @@ static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 });
 
-/// Runs a test, which fails at its deadline.
+/// Runs a test, which fails at its deadline. It is dropped then, so that what it has started burdens no other test.
 pub fn run<F>(deadline: Duration, test: F)
 where
     F: Future<Output = ()> + Send + 'static,
 {
     let outcome = RUNTIME.block_on(async move {
-        let task = tokio::spawn(test);
-        tokio::time::timeout(deadline, task).await
+        let mut task = tokio::spawn(test);
+        let outcome = tokio::time::timeout(deadline, &mut task).await;
+        if outcome.is_err() {
+            task.abort();
+            // One that holds its thread cannot be dropped, and is not waited for.
+            let _dropped = tokio::time::timeout(Duration::from_secs(5), task).await;
+        }
+        outcome
     });
     match outcome {
         Ok(Ok(())) => {}
         Ok(Err(panic)) => std::panic::resume_unwind(panic.into_panic()),
-        Err(_) => panic!("the test did not end within {deadline:?}"),
+        Err(_) => panic!("{}", over(deadline)),
     }
+}
+
+/// The same for a test that has a runtime of its own.
+pub async fn within<T>(deadline: Duration, test: impl Future<Output = T>) -> T {
+    tokio::time::timeout(deadline, test).await.unwrap_or_else(|_| panic!("{}", over(deadline)))
+}
+
+fn over(deadline: Duration) -> String {
+    format!("the test did not end within {deadline:?}")
 }
 
 /// Asks again and again until `look` finds something; for what tells no event.

@@ -1,6 +1,6 @@
 //! A compromised host's certificate can command no other host and speak for none.
 
-use super::world::{World, spec, until};
+use super::world::{World, spec, timed, until};
 use futures::StreamExt;
 use scale_lnd::error::AgentError;
 use scale_lnd::lndserver::client::{Agents, Order};
@@ -45,175 +45,194 @@ fn stopped(node: &NodeId) -> Report {
 
 #[tokio::test]
 async fn a_hosts_certificate_commands_nobody() {
-    let world = World::new().await;
-    let (bad, good) = (world.machine().await, world.machine().await);
-    let (node, _) = world.node(&good, 0).await;
-    let own = stolen(&world, &bad.data);
-    let host = world.host(&good.host).await;
+    timed(async {
+        let world = World::new().await;
+        let (bad, good) = (world.machine().await, world.machine().await);
+        let (node, _) = world.node(&good, 0).await;
+        let own = stolen(&world, &bad.data);
+        let host = world.host(&good.host).await;
 
-    let as_master = Agents::new(world.fleet.trust(), own.clone());
-    let refused = as_master.stop_node(Order { host: &host, epoch: 99 }, &node).await;
-    assert!(matches!(refused, Err(AgentError::Unreachable(_) | AgentError::Unknown(_))), "{refused:?}");
-    // Nor even its own agent.
-    let refused = as_master.status(&world.host(&bad.host).await).await;
-    assert!(refused.is_err(), "{refused:?}");
-    assert_eq!(good.lnds_of(&node).len(), 1);
+        let as_master = Agents::new(world.fleet.trust(), own.clone());
+        let refused = as_master.stop_node(Order { host: &host, epoch: 99 }, &node).await;
+        assert!(matches!(refused, Err(AgentError::Unreachable(_) | AgentError::Unknown(_))), "{refused:?}");
+        // Nor even its own agent.
+        let refused = as_master.status(&world.host(&bad.host).await).await;
+        assert!(refused.is_err(), "{refused:?}");
+        assert_eq!(good.lnds_of(&node).len(), 1);
 
-    // Nor does anybody without a certificate, or a master of another deployment.
-    let tls = pki::for_enrolment(world.fleet.ca().fingerprint()).unwrap();
-    let endpoint = ClientTls::endpoint(&SocketAddr::new(good.address, 8082).to_string()).unwrap();
-    assert!(AgentClient::new(tls.channel(&endpoint)).get_status(GetStatusRequest {}).await.is_err());
-    let elsewhere = World::new().await;
-    let foreign = Agents::new(world.fleet.trust(), elsewhere.own.clone());
-    assert!(foreign.status(&host).await.is_err());
-    world.agents.ensure_node(Order { host: &host, epoch: 1 }, spec(&node, 0)).await.expect("a master of ours does");
+        // Nor does anybody without a certificate, or a master of another deployment.
+        let tls = pki::for_enrolment(world.fleet.ca().fingerprint()).unwrap();
+        let endpoint = ClientTls::endpoint(&SocketAddr::new(good.address, 8082).to_string()).unwrap();
+        assert!(AgentClient::new(tls.channel(&endpoint)).get_status(GetStatusRequest {}).await.is_err());
+        let elsewhere = World::new().await;
+        let foreign = Agents::new(world.fleet.trust(), elsewhere.own.clone());
+        assert!(foreign.status(&host).await.is_err());
+        world.agents.ensure_node(Order { host: &host, epoch: 1 }, spec(&node, 0)).await.expect("a master of ours does");
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn a_hosts_certificate_speaks_for_its_own_host_only() {
-    let world = World::new().await;
-    let (mut bad, good) = (world.machine().await, world.machine().await);
-    let (node, _) = world.node(&good, 0).await;
-    let before = world.runtime(&node, |_| true).await;
-    world.kill(&mut bad).await;
-    let own = stolen(&world, &bad.data);
+    timed(async {
+        let world = World::new().await;
+        let (mut bad, good) = (world.machine().await, world.machine().await);
+        let (node, _) = world.node(&good, 0).await;
+        let before = world.runtime(&node, |_| true).await;
+        world.kill(&mut bad).await;
+        let own = stolen(&world, &bad.data);
 
-    let ack = report(&world, &own, stopped(&node)).await.unwrap();
-    assert_eq!(ack.refused, "the node has no slot on this host");
-    let backup = Report::Backup(ChannelBackup { node_id: node.to_string(), bytes: Vec::new() });
-    let ack = report(&world, &own, backup).await.unwrap();
-    assert_eq!(ack.refused, "the node has no slot on this host");
-    assert_eq!(world.get::<Runtime>(node.as_str()).await.unwrap().process, before.process);
-    assert!(world.get::<BackupHead>(node.as_str()).await.is_none());
+        let ack = report(&world, &own, stopped(&node)).await.unwrap();
+        assert_eq!(ack.refused, "the node has no slot on this host");
+        let backup = Report::Backup(ChannelBackup { node_id: node.to_string(), bytes: Vec::new() });
+        let ack = report(&world, &own, backup).await.unwrap();
+        assert_eq!(ack.refused, "the node has no slot on this host");
+        assert_eq!(world.get::<Runtime>(node.as_str()).await.unwrap().process, before.process);
+        assert!(world.get::<BackupHead>(node.as_str()).await.is_none());
 
-    // A certificate for another key is not issued, and a master takes no host for a master.
-    let (_, csr) = pki::make_csr().unwrap();
-    let status = fleet(&world, &own).renew(RenewRequest { csr_pem: csr }).await.expect_err("another key");
-    assert_eq!(status.code(), Code::PermissionDenied);
-    assert!(report(&world, &world.own, stopped(&node)).await.is_err(), "masters do not report");
+        // A certificate for another key is not issued, and a master takes no host for a master.
+        let (_, csr) = pki::make_csr().unwrap();
+        let status = fleet(&world, &own).renew(RenewRequest { csr_pem: csr }).await.expect_err("another key");
+        assert_eq!(status.code(), Code::PermissionDenied);
+        assert!(report(&world, &world.own, stopped(&node)).await.is_err(), "masters do not report");
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn renewal_keeps_the_key_and_revocation_ends_everything() {
-    let world = World::new().await;
-    let mut machine = world.machine().await;
-    let (node, _) = world.node(&machine, 0).await;
-    world.kill(&mut machine).await;
-    let own = stolen(&world, &machine.data);
-    let key = std::fs::read_to_string(machine.data.join("agent/key.pem")).unwrap();
-    let csr_pem = pki::make_csr_for(&key).unwrap();
-    let renewed = fleet(&world, &own).renew(RenewRequest { csr_pem: csr_pem.clone() }).await.unwrap().into_inner();
-    let renewed = Credentials::from_pem(&renewed.certificate_pem, &key, world.fleet.ca()).unwrap();
-    assert_ne!(renewed.own().serial, own.own().serial);
-    for certificate in [&renewed, &own] {
-        let ack = report(&world, certificate, stopped(&node)).await.expect("both are good until the new one is used");
-        assert_eq!(ack.refused, "");
-    }
+    timed(async {
+        let world = World::new().await;
+        let mut machine = world.machine().await;
+        let (node, _) = world.node(&machine, 0).await;
+        world.kill(&mut machine).await;
+        let own = stolen(&world, &machine.data);
+        let key = std::fs::read_to_string(machine.data.join("agent/key.pem")).unwrap();
+        let csr_pem = pki::make_csr_for(&key).unwrap();
+        let renewed = fleet(&world, &own).renew(RenewRequest { csr_pem: csr_pem.clone() }).await.unwrap().into_inner();
+        let renewed = Credentials::from_pem(&renewed.certificate_pem, &key, world.fleet.ca()).unwrap();
+        assert_ne!(renewed.own().serial, own.own().serial);
+        for certificate in [&renewed, &own] {
+            let ack =
+                report(&world, certificate, stopped(&node)).await.expect("both are good until the new one is used");
+            assert_eq!(ack.refused, "");
+        }
 
-    assert!(world.fleet.revoke_host(&machine.host).await.unwrap());
-    for certificate in [&renewed, &own] {
-        let status = report(&world, certificate, stopped(&node)).await.expect_err("void");
-        assert_eq!(status.code(), Code::PermissionDenied);
-        let status =
-            fleet(&world, certificate).renew(RenewRequest { csr_pem: csr_pem.clone() }).await.expect_err("void");
-        assert_eq!(status.code(), Code::PermissionDenied);
-    }
+        assert!(world.fleet.revoke_host(&machine.host).await.unwrap());
+        for certificate in [&renewed, &own] {
+            let status = report(&world, certificate, stopped(&node)).await.expect_err("void");
+            assert_eq!(status.code(), Code::PermissionDenied);
+            let status =
+                fleet(&world, certificate).renew(RenewRequest { csr_pem: csr_pem.clone() }).await.expect_err("void");
+            assert_eq!(status.code(), Code::PermissionDenied);
+        }
+    })
+    .await;
 }
 
 /// The order side: neither over a connection from before, nor over a new one.
 #[tokio::test]
 async fn a_host_that_was_revoked_or_shows_a_superseded_certificate_gets_no_orders() {
-    let world = World::new().await;
-    let mut machine = world.machine().await;
-    let (node, _) = world.node(&machine, 0).await;
-    let own = machine.data.join("agent");
-    let old = std::fs::read(own.join("cert.pem")).unwrap();
-    let before = world.host(&machine.host).await;
-    world.agents.status(&before).await.expect("it is good");
+    timed(async {
+        let world = World::new().await;
+        let mut machine = world.machine().await;
+        let (node, _) = world.node(&machine, 0).await;
+        let own = machine.data.join("agent");
+        let old = std::fs::read(own.join("cert.pem")).unwrap();
+        let before = world.host(&machine.host).await;
+        world.agents.status(&before).await.expect("it is good");
 
-    // The same machine enrols anew; somebody else has kept the certificate from before, and its key.
-    world.kill(&mut machine).await;
-    let token = world.fleet.reinvite_host(&machine.host).await.unwrap().expect("the host is there");
-    std::fs::remove_file(own.join("cert.pem")).unwrap();
-    world.restart(&mut machine, &[("SCALE_LND_AGENT_JOIN_TOKEN", token.expose())]).await;
-    world.status(&machine).await;
-    world.kill(&mut machine).await;
-    let new = std::fs::read(own.join("cert.pem")).unwrap();
-    assert_ne!(new, old);
-    std::fs::write(own.join("cert.pem"), old).unwrap();
-    world.restart(&mut machine, &[]).await;
-    until("the agent", async || world.agents.status(&before).await.ok()).await;
-    let host = world.host(&machine.host).await;
-    let order = Order { host: &host, epoch: 2 };
-    let refused = world.agents.ensure_node(order, spec(&node, 0)).await;
-    assert!(matches!(refused, Err(AgentError::Unreachable(_))), "{refused:?}");
-    world.kill(&mut machine).await;
-    std::fs::write(own.join("cert.pem"), new).unwrap();
-    world.restart(&mut machine, &[]).await;
-    world.status(&machine).await;
+        // The same machine enrols anew; somebody else has kept the certificate from before, and its key.
+        world.kill(&mut machine).await;
+        let token = world.fleet.reinvite_host(&machine.host).await.unwrap().expect("the host is there");
+        std::fs::remove_file(own.join("cert.pem")).unwrap();
+        world.restart(&mut machine, &[("SCALE_LND_AGENT_JOIN_TOKEN", token.expose())]).await;
+        world.status(&machine).await;
+        world.kill(&mut machine).await;
+        let new = std::fs::read(own.join("cert.pem")).unwrap();
+        assert_ne!(new, old);
+        std::fs::write(own.join("cert.pem"), old).unwrap();
+        world.restart(&mut machine, &[]).await;
+        until("the agent", async || world.agents.status(&before).await.ok()).await;
+        let host = world.host(&machine.host).await;
+        let order = Order { host: &host, epoch: 2 };
+        let refused = world.agents.ensure_node(order, spec(&node, 0)).await;
+        assert!(matches!(refused, Err(AgentError::Unreachable(_))), "{refused:?}");
+        world.kill(&mut machine).await;
+        std::fs::write(own.join("cert.pem"), new).unwrap();
+        world.restart(&mut machine, &[]).await;
+        world.status(&machine).await;
 
-    assert!(world.fleet.revoke_host(&machine.host).await.unwrap());
-    let host = world.host(&machine.host).await;
-    let order = Order { host: &host, epoch: 2 };
-    let refused = world.agents.ensure_node(order, spec(&node, 0)).await;
-    assert!(matches!(refused, Err(AgentError::Revoked)), "{refused:?}");
-    let refused = world.agents.stop_node(order, &node).await;
-    assert!(matches!(refused, Err(AgentError::Revoked)), "{refused:?}");
-    assert!(world.agents.status(&host).await.is_err());
-    assert_eq!(machine.lnds_of(&node).len(), 1, "its lnd runs on");
+        assert!(world.fleet.revoke_host(&machine.host).await.unwrap());
+        let host = world.host(&machine.host).await;
+        let order = Order { host: &host, epoch: 2 };
+        let refused = world.agents.ensure_node(order, spec(&node, 0)).await;
+        assert!(matches!(refused, Err(AgentError::Revoked)), "{refused:?}");
+        let refused = world.agents.stop_node(order, &node).await;
+        assert!(matches!(refused, Err(AgentError::Revoked)), "{refused:?}");
+        assert!(world.agents.status(&host).await.is_err());
+        assert_eq!(machine.lnds_of(&node).len(), 1, "its lnd runs on");
+    })
+    .await;
 }
 
 /// Certificates of a few seconds: both sides renew in time, and nobody notices but by the serial number.
 #[tokio::test]
 async fn certificates_are_renewed_under_running_connections() {
-    let world = World::with_certificates_for(time::Duration::seconds(6)).await;
-    let (fleet, own) = (world.fleet.clone(), world.own.clone());
-    let master = MasterId::random(&mut rand::rng());
-    let renewing = tokio::spawn(async move { fleet.keep_fresh(&master, &own).await });
-    let machine = world.machine().await;
-    let (node, _) = world.node(&machine, 0).await;
-    let serials = || (world.own.own().serial, stolen(&world, &machine.data).own().serial);
-    let before = serials();
-    let ends = [world.own.own(), stolen(&world, &machine.data).own()].map(|peer| peer.validity.not_after);
-    until("both renewals", async || {
-        let now = serials();
-        (now.0 != before.0 && now.1 != before.1).then_some(())
+    timed(async {
+        let world = World::with_certificates_for(time::Duration::seconds(6)).await;
+        let (fleet, own) = (world.fleet.clone(), world.own.clone());
+        let master = MasterId::random(&mut rand::rng());
+        let renewing = tokio::spawn(async move { fleet.keep_fresh(&master, &own).await });
+        let machine = world.machine().await;
+        let (node, _) = world.node(&machine, 0).await;
+        let serials = || (world.own.own().serial, stolen(&world, &machine.data).own().serial);
+        let before = serials();
+        let ends = [world.own.own(), stolen(&world, &machine.data).own()].map(|peer| peer.validity.not_after);
+        until("both renewals", async || {
+            let now = serials();
+            (now.0 != before.0 && now.1 != before.1).then_some(())
+        })
+        .await;
+        // What the connections began with is over.
+        let over = || ends.iter().all(|end| OffsetDateTime::now_utc() > *end);
+        until("the end of the first certificates", async || over().then_some(())).await;
+        let host = world.host(&machine.host).await;
+        world.agents.status(&host).await.expect("over the old connection");
+        Agents::new(world.fleet.trust(), world.own.clone()).status(&host).await.expect("over a new one");
+        machine.write_backup(&node, b"after the renewal");
+        assert_eq!(world.backups(&node, 1).await.len(), 1);
+        renewing.abort();
     })
     .await;
-    // What the connections began with is over.
-    let over = || ends.iter().all(|end| OffsetDateTime::now_utc() > *end);
-    until("the end of the first certificates", async || over().then_some(())).await;
-    let host = world.host(&machine.host).await;
-    world.agents.status(&host).await.expect("over the old connection");
-    Agents::new(world.fleet.trust(), world.own.clone()).status(&host).await.expect("over a new one");
-    machine.write_backup(&node, b"after the renewal");
-    assert_eq!(world.backups(&node, 1).await.len(), 1);
-    renewing.abort();
 }
 
 /// A handshake is a look at one moment; a connection lasts.
 #[tokio::test]
 async fn a_certificate_that_ends_ends_what_was_begun_with_it() {
-    let world = World::new().await;
-    let machine = world.machine().await;
-    let host = world.host(&machine.host).await;
-    let short = world.fleet_of(time::Duration::seconds(3)).await;
-    let own = short.master_credentials(&MasterId::random(&mut rand::rng())).unwrap();
-    let agents = Agents::new(world.fleet.trust(), own.clone());
-    agents.status(&host).await.expect("it is good now");
-    until("its end", async || (OffsetDateTime::now_utc() > own.own().validity.not_after).then_some(())).await;
-    let refused = agents.status(&host).await;
-    assert!(matches!(refused, Err(AgentError::Unreachable(_))), "{refused:?}");
+    timed(async {
+        let world = World::new().await;
+        let machine = world.machine().await;
+        let host = world.host(&machine.host).await;
+        let short = world.fleet_of(time::Duration::seconds(3)).await;
+        let own = short.master_credentials(&MasterId::random(&mut rand::rng())).unwrap();
+        let agents = Agents::new(world.fleet.trust(), own.clone());
+        agents.status(&host).await.expect("it is good now");
+        until("its end", async || (OffsetDateTime::now_utc() > own.own().validity.not_after).then_some(())).await;
+        let refused = agents.status(&host).await;
+        assert!(matches!(refused, Err(AgentError::Unreachable(_))), "{refused:?}");
 
-    // An agent that was revoked while its reports were on their way.
-    let own = stolen(&world, &machine.data);
-    let (node, _) = world.node(&machine, 0).await;
-    let (to_master, reports) = tokio::sync::mpsc::channel(4);
-    let say = |sequence| ReportRequest { generation: 1, sequence, report: Some(stopped(&node)) };
-    to_master.send(say(u64::MAX - 1)).await.unwrap();
-    let mut acks = fleet(&world, &own).report(ReceiverStream::new(reports)).await.unwrap().into_inner();
-    assert_eq!(acks.message().await.unwrap().expect("an answer").refused, "");
-    assert!(world.fleet.revoke_host(&machine.host).await.unwrap());
-    to_master.send(say(u64::MAX)).await.unwrap();
-    assert_eq!(acks.message().await.expect_err("void").code(), Code::PermissionDenied);
+        // An agent that was revoked while its reports were on their way.
+        let own = stolen(&world, &machine.data);
+        let (node, _) = world.node(&machine, 0).await;
+        let (to_master, reports) = tokio::sync::mpsc::channel(4);
+        let say = |sequence| ReportRequest { generation: 1, sequence, report: Some(stopped(&node)) };
+        to_master.send(say(u64::MAX - 1)).await.unwrap();
+        let mut acks = fleet(&world, &own).report(ReceiverStream::new(reports)).await.unwrap().into_inner();
+        assert_eq!(acks.message().await.unwrap().expect("an answer").refused, "");
+        assert!(world.fleet.revoke_host(&machine.host).await.unwrap());
+        to_master.send(say(u64::MAX)).await.unwrap();
+        assert_eq!(acks.message().await.expect_err("void").code(), Code::PermissionDenied);
+    })
+    .await;
 }

@@ -1,6 +1,7 @@
 //! A master's side without the rest of the master: a Store, the fleet, agents' orders; and hosts, each an address of its
 //! own on loopback, all beneath a reaper.
 
+use crate::harness::within;
 use scale_lnd::app::fleet::{Deployment, Fleet, JoinToken};
 use scale_lnd::clock::Clock;
 use scale_lnd::dev::reaper::{Options, Reaper, Signal, Spawn, Spawned};
@@ -26,6 +27,11 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 /// How long anything may take that is waited for.
 pub const LIMIT: Duration = Duration::from_secs(60);
 const AGENT_PORT: u16 = 8082;
+
+/// A test here has this long for all of it; what it has started ends when it is dropped.
+pub async fn timed<T>(test: impl Future<Output = T>) -> T {
+    within(Duration::from_secs(240), test).await
+}
 
 /// The system's clock, moved.
 #[derive(Debug, Default)]

@@ -1,5 +1,6 @@
 //! Short words for the cases.
 
+use crate::harness::within;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use scale_lnd::error::StoreError;
@@ -8,6 +9,11 @@ use scale_lnd::store::{
 };
 use serde_json::Value;
 use std::time::Duration;
+
+/// A test beside the contract has this long, as every case of the contract has a minute: some start an emulator.
+pub async fn timed<T>(test: impl Future<Output = T>) -> T {
+    within(Duration::from_secs(120), test).await
+}
 
 /// The collection most cases use.
 pub const THINGS: &str = "contract_things";

@@ -59,67 +59,78 @@ type Feed = futures::stream::BoxStream<'static, scale_lnd::store::Result<scale_l
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_frozen_server_is_unavailable_in_time_and_comes_back() {
-    let (emulator, options) = emulator().await;
-    let store = FirestoreStore::open(options.clone()).await.unwrap();
-    let other = FirestoreStore::open(options).await.unwrap();
-    let mut feed = store.changes(None).await.unwrap();
-    let first = commit(&store, create("a", json!({"n": 1}))).await.unwrap();
-    until(&mut feed, "a").await;
+    timed(async {
+        let (emulator, options) = emulator().await;
+        let store = FirestoreStore::open(options.clone()).await.unwrap();
+        let other = FirestoreStore::open(options).await.unwrap();
+        let mut feed = store.changes(None).await.unwrap();
+        let first = commit(&store, create("a", json!({"n": 1}))).await.unwrap();
+        until(&mut feed, "a").await;
 
-    emulator.freeze().await;
-    all_fail(&store).await;
-    emulator.resume().await;
-    assert_eq!(read(&store, "a").await.version, first);
-    // Whether the commit that was not answered was done is unknown; going on from what is there works.
-    let lost = commit(&store, create("lost", json!({}))).await;
-    assert!(lost.is_ok() || lost.is_err_and(|e| e.is_conflict()));
-    commit(&other, create("later", json!({}))).await.unwrap();
-    until(&mut feed, "later").await;
+        emulator.freeze().await;
+        all_fail(&store).await;
+        emulator.resume().await;
+        assert_eq!(read(&store, "a").await.version, first);
+        // Whether the commit that was not answered was done is unknown; going on from what is there works.
+        let lost = commit(&store, create("lost", json!({}))).await;
+        assert!(lost.is_ok() || lost.is_err_and(|e| e.is_conflict()));
+        commit(&other, create("later", json!({}))).await.unwrap();
+        until(&mut feed, "later").await;
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_died_is_unavailable_and_found_again() {
-    let (emulator, options) = emulator().await;
-    let store = FirestoreStore::open(options.clone()).await.unwrap();
-    let mut feed = store.changes(None).await.unwrap();
-    commit(&store, create("a", json!({}))).await.unwrap();
-    until(&mut feed, "a").await;
+    timed(async {
+        let (emulator, options) = emulator().await;
+        let store = FirestoreStore::open(options.clone()).await.unwrap();
+        let mut feed = store.changes(None).await.unwrap();
+        commit(&store, create("a", json!({}))).await.unwrap();
+        until(&mut feed, "a").await;
 
-    emulator.kill().await;
-    all_fail(&store).await;
-    let error = feed.next().await.unwrap().unwrap_err();
-    assert!(matches!(error, StoreError::Unavailable(_)), "{error:?}");
+        emulator.kill().await;
+        all_fail(&store).await;
+        let error = feed.next().await.unwrap().unwrap_err();
+        assert!(matches!(error, StoreError::Unavailable(_)), "{error:?}");
 
-    // It comes back with other data: a gap.
-    emulator.restart().await;
-    let fresh = FirestoreStore::open(options).await.unwrap();
-    let resync = async {
-        while !matches!(feed.next().await.expect("the feed goes on"), Ok(item) if matches!(item.change, Change::Resync))
-        {
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(10), resync).await.expect("other data are a gap");
-    commit(&fresh, create("later", json!({}))).await.unwrap();
-    until(&mut feed, "later").await;
-    assert!(exists(&store, "later").await, "the old connection is made anew");
+        // It comes back with other data: a gap.
+        emulator.restart().await;
+        let fresh = FirestoreStore::open(options).await.unwrap();
+        let resync = async {
+            while !matches!(feed.next().await.expect("the feed goes on"), Ok(item) if matches!(item.change, Change::Resync))
+            {
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), resync).await.expect("other data are a gap");
+        commit(&fresh, create("later", json!({}))).await.unwrap();
+        until(&mut feed, "later").await;
+        assert!(exists(&store, "later").await, "the old connection is made anew");
+    }).await;
 }
 
 #[tokio::test]
 async fn a_server_that_is_not_there_at_the_start_is_named() {
-    let url = format!("http://127.0.0.1:{}", ports::free(1));
-    let error = FirestoreStore::open(options(&url, "nothing")).await.unwrap_err();
-    assert!(matches!(error, OpenError::Unreachable { .. }), "{error:?}");
-    assert!(error.to_string().contains(&url), "{error}");
+    timed(async {
+        let url = format!("http://127.0.0.1:{}", ports::free(1));
+        let error = FirestoreStore::open(options(&url, "nothing")).await.unwrap_err();
+        assert!(matches!(error, OpenError::Unreachable { .. }), "{error:?}");
+        assert!(error.to_string().contains(&url), "{error}");
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_does_not_answer_at_the_start_is_named() {
-    // It takes connections, as a listening socket does by itself, and says nothing.
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    let started = Instant::now();
-    let options = FirestoreOptions { timeout: TIMEOUT, ..options(&url, "nothing") };
-    let error = FirestoreStore::open(options).await.unwrap_err();
-    assert!(matches!(error, OpenError::Unreachable { .. }), "{error:?}");
-    assert!(started.elapsed() < TIMEOUT * 4, "{:?}", started.elapsed());
+    timed(async {
+        // It takes connections, as a listening socket does by itself, and says nothing.
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let started = Instant::now();
+        let options = FirestoreOptions { timeout: TIMEOUT, ..options(&url, "nothing") };
+        let error = FirestoreStore::open(options).await.unwrap_err();
+        assert!(matches!(error, OpenError::Unreachable { .. }), "{error:?}");
+        assert!(started.elapsed() < TIMEOUT * 4, "{:?}", started.elapsed());
+    })
+    .await;
 }

@@ -59,28 +59,31 @@ async fn part_commit_pairs_for_ever() {
 
 #[tokio::test]
 async fn what_was_committed_survives_a_kill() {
-    for acknowledged in [0, 3, 50] {
-        let file = File::new();
-        let mut child = start("part_commit_pairs_for_ever", &file.path());
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut last = number(&mut lines).await.expect("a commit");
-        while last < acknowledged {
-            last = number(&mut lines).await.expect("a commit");
+    timed(async {
+        for acknowledged in [0, 3, 50] {
+            let file = File::new();
+            let mut child = start("part_commit_pairs_for_ever", &file.path());
+            let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+            let mut last = number(&mut lines).await.expect("a commit");
+            while last < acknowledged {
+                last = number(&mut lines).await.expect("a commit");
+            }
+            child.kill().await.unwrap();
+            while let Some(more) = number(&mut lines).await {
+                last = more;
+            }
+            let store = file.open(SqliteOptions::default()).await;
+            for n in 0..=last {
+                assert!(exists(&store, &format!("left-{n:06}")).await, "{n} of {last} was acknowledged and is lost");
+            }
+            for n in 0..last + 5 {
+                let (left, right) = (format!("left-{n:06}"), format!("right-{n:06}"));
+                assert_eq!(exists(&store, &left).await, exists(&store, &right).await, "half of {n}");
+            }
+            commit(&store, create("alive", json!({}))).await.unwrap();
         }
-        child.kill().await.unwrap();
-        while let Some(more) = number(&mut lines).await {
-            last = more;
-        }
-        let store = file.open(SqliteOptions::default()).await;
-        for n in 0..=last {
-            assert!(exists(&store, &format!("left-{n:06}")).await, "{n} of {last} was acknowledged and is lost");
-        }
-        for n in 0..last + 5 {
-            let (left, right) = (format!("left-{n:06}"), format!("right-{n:06}"));
-            assert_eq!(exists(&store, &left).await, exists(&store, &right).await, "half of {n}");
-        }
-        commit(&store, create("alive", json!({}))).await.unwrap();
-    }
+    })
+    .await;
 }
 
 const ADDING: u64 = 150;
@@ -108,15 +111,18 @@ async fn add_many(store: &SqliteStore) -> Duration {
 
 #[tokio::test]
 async fn two_processes_share_a_database() {
-    let file = File::new();
-    let store = file.open(SqliteOptions::default()).await;
-    commit(&store, create("counter", json!({"n": 0}))).await.unwrap();
-    let mut child = start("part_add", &file.path());
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let (here, there) = tokio::join!(add_many(&store), number(&mut lines));
-    assert!(child.wait().await.unwrap().success());
-    println!("slowest addition: {here:?} here, {there:?} ms there");
-    assert_eq!(read(&store, "counter").await.body, json!({"n": 2 * ADDING}));
+    timed(async {
+        let file = File::new();
+        let store = file.open(SqliteOptions::default()).await;
+        commit(&store, create("counter", json!({"n": 0}))).await.unwrap();
+        let mut child = start("part_add", &file.path());
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let (here, there) = tokio::join!(add_many(&store), number(&mut lines));
+        assert!(child.wait().await.unwrap().success());
+        println!("slowest addition: {here:?} here, {there:?} ms there");
+        assert_eq!(read(&store, "counter").await.body, json!({"n": 2 * ADDING}));
+    })
+    .await;
 }
 
 /// Commits of several tasks, each to its own document.
