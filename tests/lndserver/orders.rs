@@ -6,6 +6,7 @@ use scale_lnd::lndserver::client::Order;
 use scale_lnd::lndserver::proto::{BtcdBackend, node_spec};
 use scale_lnd::model::NodeId;
 use scale_lnd::model::host::Host;
+use scale_lnd::model::node::{Process, WalletState};
 
 #[tokio::test]
 async fn an_older_order_and_one_for_another_machine_are_refused() {
@@ -33,6 +34,35 @@ async fn an_older_order_and_one_for_another_machine_are_refused() {
         world.agents.stop_node(Order { host: &host, epoch: 7 }, &unknown).await.expect("what does not run is stopped");
         let late = world.agents.ensure_node(Order { host: &host, epoch: 6 }, spec(&unknown, 1)).await;
         assert!(matches!(late, Err(AgentError::Fenced)), "{late:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_restart_makes_another_process_of_what_is_meant_to_run() {
+    timed(async {
+        let world = World::new().await;
+        let machine = world.machine().await;
+        let (node, endpoint) = world.node(&machine, 0).await;
+        let before = world.pid(&machine, &node).await;
+        let host = world.host(&machine.host).await;
+        let order = Order { host: &host, epoch: 2 };
+        assert_eq!(world.agents.restart_node(order, &node).await.unwrap(), endpoint);
+        let runtime =
+            world.runtime(&node, |runtime| runtime.starts > 1 && runtime.wallet != WalletState::Unknown).await;
+        assert_eq!((&runtime.process, runtime.starts), (&Process::Running, 2));
+        let after = world.pid(&machine, &node).await;
+        assert_ne!(after, before);
+
+        let late = world.agents.restart_node(Order { epoch: 1, ..order }, &node).await;
+        assert!(matches!(late, Err(AgentError::Fenced)), "{late:?}");
+        assert_eq!(machine.lnds_of(&node), [after], "nothing was done");
+
+        world.agents.stop_node(order, &node).await.unwrap();
+        let refused = world.agents.restart_node(order, &node).await;
+        assert!(matches!(refused, Err(AgentError::Refused(_))), "{refused:?}");
+        assert!(machine.lnds_of(&node).is_empty());
+        assert_eq!(world.runtime(&node, |runtime| runtime.process == Process::Stopped).await.starts, 2);
     })
     .await;
 }

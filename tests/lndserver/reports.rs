@@ -4,6 +4,20 @@ use super::world::{LIMIT, World, timed};
 use std::time::{Duration, Instant};
 
 #[tokio::test]
+async fn a_host_tells_what_it_is_made_of() {
+    timed(async {
+        let world = World::new().await;
+        let machine = world.machine().await;
+        let report = world.host(&machine.host).await.report.expect("it has joined");
+        assert_eq!(report.lnd_version, "0.21.2-beta", "what the binary says of itself, and what is pinned");
+        assert_eq!(report.agent_version, env!("CARGO_PKG_VERSION"));
+        assert!(report.disk_total_bytes > 0, "{report:?}");
+        assert!(report.disk_free_bytes <= report.disk_total_bytes, "{report:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_backup_is_in_the_store_within_two_seconds_and_every_version_is_kept() {
     timed(async {
         let world = World::new().await;
