@@ -131,8 +131,10 @@ async fn peer_address(ctx: &Ctx, lnd: &LndClient, read: &Macaroon, work: &Pay) -
 
 /// The coins that can be spent now.
 pub(in crate::app) async fn wallet(lnd: &LndClient, read: &Macaroon) -> Result<Wallet> {
-    let unspent = lnd.list_unspent(read, 1).await?;
+    // In this order: money that a block confirms between the two counts twice for a moment, which at worst makes an opening
+    // wait. The other way round it would not count at all, and the payment would fail for want of it.
     let balance = lnd.wallet_balance(read).await?;
+    let unspent = lnd.list_unspent(read, 1).await?;
     let confirmed = unspent
         .into_iter()
         .filter_map(|utxo| {
