@@ -1,15 +1,8 @@
 //! Operations as a client meets them: accepted, followed, resumed; a close that must be told which channel.
 
+use crate::harness::events::Events;
 use crate::harness::{Answer, Api};
-use reqwest::{Method, Response};
 use serde_json::{Value, json};
-
-/// A server-sent event.
-#[derive(Debug, Clone)]
-struct Event {
-    id: String,
-    data: Value,
-}
 
 /// `wait=0` is answered 202 with the place to look; the stream there can be left and taken up again.
 pub async fn can_be_followed_and_resumed(api: &Api) {
@@ -19,14 +12,14 @@ pub async fn can_be_followed_and_resumed(api: &Api) {
     let accepted = api.post("pay", body.clone()).await;
     let location = accepted_at(&accepted);
 
-    let mut stream = follow(api, &location, None).await;
-    let first = next_event(&mut stream, &mut String::new()).await.expect("the state as it is");
+    let mut stream = Events::follow(api, &location, None).await;
+    let first = stream.next().await.expect("the state as it is");
     assert_eq!(first.data["state"], "running", "{first:?}");
     drop(stream);
 
-    let mut stream = follow(api, &location, Some(&first.id)).await;
-    let (mut rest, mut unread) = (Vec::new(), String::new());
-    while let Some(event) = next_event(&mut stream, &mut unread).await {
+    let mut stream = Events::follow(api, &location, Some(&first.id)).await;
+    let mut rest = Vec::new();
+    while let Some(event) = stream.next().await {
         rest.push(event);
     }
     let last = rest.last().expect("something came after the first").clone();
@@ -36,7 +29,7 @@ pub async fn can_be_followed_and_resumed(api: &Api) {
 
     let shown = api.get(&location, &[]).await.ok();
     assert_eq!(shown, last.data, "the stream and the call say the same");
-    assert_eq!(follow(api, &location, Some(&last.id)).await.status(), 204, "nothing more will come");
+    assert_eq!(Events::follow(api, &location, Some(&last.id)).await.status(), 204, "nothing more will come");
 
     // Asking again tells of the same payment, at once.
     let again = api.post("pay", body).await;
@@ -50,34 +43,6 @@ fn accepted_at(answer: &Answer) -> String {
     let location = answer.header("location").expect("a Location").to_owned();
     assert_eq!(location, format!("/lnd/v1/operations/{}", answer.body["id"].as_str().unwrap()));
     location
-}
-
-async fn follow(api: &Api, location: &str, last_event_id: Option<&str>) -> Response {
-    let http = reqwest::Client::new();
-    let request = http.request(Method::GET, format!("{}{location}", api.url)).bearer_auth(&api.key);
-    let mut request = request.header("accept", "text/event-stream");
-    if let Some(id) = last_event_id {
-        request = request.header("last-event-id", id);
-    }
-    request.send().await.unwrap()
-}
-
-/// The next event of a stream; `unread` keeps what has come of the one after. `None` when the stream has ended.
-async fn next_event(stream: &mut Response, unread: &mut String) -> Option<Event> {
-    loop {
-        if let Some((block, rest)) = unread.split_once("\n\n").map(|(b, r)| (b.to_owned(), r.to_owned())) {
-            *unread = rest;
-            let field = |name: &str| block.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
-            match (field("id:"), field("data:")) {
-                (Some(id), Some(data)) => {
-                    return Some(Event { id: id.to_owned(), data: serde_json::from_str(data).unwrap() });
-                }
-                _ => continue,
-            }
-        }
-        let chunk = stream.chunk().await.unwrap()?;
-        unread.push_str(std::str::from_utf8(&chunk).unwrap());
-    }
 }
 
 /// Two channels with one peer and no word about which.

@@ -8,6 +8,7 @@ pub mod api;
 pub mod command;
 pub mod deployment;
 pub mod emulator;
+pub mod events;
 mod itself;
 pub mod ports;
 pub mod world;

@@ -29,8 +29,29 @@ pub struct World {
     _treasury: Treasury,
     pub binaries: NodeBinaries,
     /// Mines as long as this is here.
-    _miner: Miner,
+    miner: Miner,
     pub dir: TempDir,
+}
+
+impl World {
+    /// No block is mined until this is dropped. Only for a moment: everybody here waits for blocks.
+    pub async fn hold_blocks(&'static self) -> HeldBlocks {
+        self.miner.pause(true);
+        let held = HeldBlocks(&self.miner);
+        // The miner looks four times a second, and may be in the middle of one that ends in a block.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        held
+    }
+}
+
+/// The miner waits as long as this is here.
+#[derive(Debug)]
+pub struct HeldBlocks(&'static Miner);
+
+impl Drop for HeldBlocks {
+    fn drop(&mut self) {
+        self.0.pause(false);
+    }
 }
 
 static WORLD: OnceCell<World> = OnceCell::const_new();
@@ -56,7 +77,7 @@ async fn start() -> World {
     tokio::spawn(async move { while blocks.recv().await.is_some() {} });
     let (chain, rpc) = (btcd.access.clone(), btcd.rpc.clone());
     let miner = Miner::start(rpc, kept, Policy::default(), mined);
-    World { reaper, chain, treasury: plan.access.clone(), _treasury: treasury, binaries, _miner: miner, dir }
+    World { reaper, chain, treasury: plan.access.clone(), _treasury: treasury, binaries, miner, dir }
 }
 
 /// The last lines of a log, for a failure's message.

@@ -2,6 +2,7 @@
 //! too soon, limits.
 
 use super::close::used_sat;
+use crate::harness::events::Events;
 use crate::harness::{self, Api, Deployment, Setup, eventually};
 use scale_lnd::dev::reaper::Signal;
 use serde_json::{Value, json};
@@ -52,6 +53,33 @@ fn pay_waits_for_unconfirmed_money_that_will_suffice() {
         let payreq = api.invoice("bob", 40_000).await;
         let paid = pay(&api, json!({ "uuid": "alice", "payreq": payreq, "wait": 50 })).await.ok();
         assert_eq!(paid["payment"]["status"], "SUCCEEDED");
+
+        // Where it is seen: all that alice has left is on its way to herself, and no block comes.
+        api.confirmed("alice", 900_000).await;
+        let payreq = api.invoice("bob", 200_000).await;
+        let address = api.post("newaddress", json!({ "uuid": "alice" })).await.ok();
+        let held = d.world.hold_blocks().await;
+        let to_herself = json!({ "uuid": "alice", "address": address["address"], "amt": 450_000, "wait": 50 });
+        api.finished(api.post("withdraw", to_herself).await).await.ok();
+        let wallet = api.get("walletbalance", &[("uuid", "alice")]).await.ok();
+        assert_eq!(wallet["confirmed_balance"], "0", "{wallet:#}");
+        let accepted = api.post("pay", json!({ "uuid": "alice", "payreq": payreq, "wait": 0 })).await;
+        assert_eq!(accepted.status, 202, "{:#}", accepted.body);
+        let mut events = Events::follow(&api, accepted.header("location").unwrap(), None).await;
+        let waits = async {
+            loop {
+                let event = events.next().await.expect("it cannot end before there is money").data;
+                assert_eq!(event["state"], "running", "{event:#}");
+                if event["progress"] == "waiting for money to be confirmed" {
+                    return;
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), waits).await.expect("it says that it waits");
+        drop(held);
+        let ended = api.finished(accepted).await.ok();
+        assert_eq!(ended["payment"]["status"], "SUCCEEDED");
+        assert!(ended["channel"]["channel_point"].is_string(), "the money was needed: {ended:#}");
         d.stop().await;
     });
 }
