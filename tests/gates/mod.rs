@@ -45,7 +45,7 @@ fn two_users_and_a_payment_pass_the_gates() {
 
         backup::is_stored_at_once_and_becomes_the_good_one(&d, "alice", channel_point).await;
         backup::one_that_covers_fewer_never_becomes_the_good_one(&d, "alice").await;
-        parity::every_answer_is_lnds_own(&d, &api, &payreq).await;
+        parity::every_answer_is_lnds_own(&d, &api, &payreq, &paid["payment"]).await;
         reads::show_what_was_answered_before(&api).await;
         operations::can_be_followed_and_resumed(&api).await;
         operations::a_close_wants_to_know_which_channel(&api).await;

@@ -1,9 +1,8 @@
 //! Every answer that is lnd's is what lnd's own REST gives on the same node: the same names, the same values.
 
 use super::names;
-use crate::harness::{Api, Deployment};
+use crate::harness::{Api, Deployment, eventually};
 use crate::lnd_rest::Rest;
-use scale_lnd::lnd::macaroon::Macaroon;
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -14,11 +13,12 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// The call, its parameters, the path of lnd's REST.
 type Pair<'a> = (&'a str, &'a [(&'a str, &'a str)], String);
 
-pub async fn every_answer_is_lnds_own(d: &Deployment, api: &Api, payreq: &str) {
+/// `payment`: what the pay of `payreq`, the only one so far, was answered with.
+pub async fn every_answer_is_lnds_own(d: &Deployment, api: &Api, payreq: &str, payment: &Value) {
     let decoded = api.get("decodepayreq", &[("uuid", "alice"), ("payreq", payreq)]).await.ok();
     let hash = decoded["payment_hash"].as_str().unwrap();
     for uuid in ["alice", "bob"] {
-        let rest = rest_of(d, uuid).await;
+        let rest = Rest::of(d, uuid, "read,address,invoice").await;
         let of_user = [("uuid", uuid)];
         let payreq_too = [("uuid", uuid), ("payreq", payreq)];
         let hash_too = [("uuid", uuid), ("payment_hash", hash)];
@@ -42,23 +42,12 @@ pub async fn every_answer_is_lnds_own(d: &Deployment, api: &Api, payreq: &str) {
             same(api, &rest, call, params, &path).await;
         }
         same_names(api, &rest, uuid).await;
+        if uuid == "alice" {
+            let payments = &rest.get("/v1/payments?max_payments=100").await["payments"];
+            assert_eq!(payments.as_array().map(Vec::len), Some(1), "there was something to compare");
+            assert_eq!(*payment, payments[0], "the payment in pay's answer is lnd's own, key for key");
+        }
     }
-    let payments = api.get("listpayments", &[("uuid", "alice")]).await.ok();
-    assert_eq!(payments["payments"].as_array().map(Vec::len), Some(1), "there was something to compare");
-}
-
-/// lnd's own REST of a user's node, with a macaroon that the operator was given for it.
-pub async fn rest_of(d: &Deployment, uuid: &str) -> Rest {
-    let out = d.path(&format!("credentials-{uuid}"));
-    let out = out.to_str().unwrap();
-    let grants = "read,address,invoice";
-    let verb = ["node", "credentials", "--app", "app", "--uuid", uuid, "--out", out, "--grant", grants];
-    let lncli = d.config_cli(&verb).await;
-    let server = lncli.split_whitespace().find_map(|word| word.strip_prefix("--rpcserver=")).unwrap();
-    let (address, rpc_port) = server.rsplit_once(':').unwrap();
-    let rest_port = rpc_port.parse::<u16>().unwrap() + 2;
-    let macaroon = std::fs::read(d.path(&format!("credentials-{uuid}")).join("read-address-invoice.macaroon")).unwrap();
-    Rest::new(&format!("{address}:{rest_port}"), &Macaroon::parse(&macaroon).unwrap())
 }
 
 /// By GET, by POST and from lnd itself: the same.
@@ -71,7 +60,7 @@ async fn same(api: &Api, rest: &Rest, call: &str, params: &[(&str, &str)], path:
     for _ in 0..TRIES {
         let by_get = without_cursor(api.get(call, params).await.ok());
         let by_post = without_cursor(api.post(call, body.clone()).await.ok());
-        let theirs: Value = serde_json::from_str(&rest.get(path).await).unwrap();
+        let theirs = rest.get(path).await;
         if by_get == theirs && by_post == theirs {
             return;
         }
@@ -90,13 +79,13 @@ fn without_cursor(mut answer: Value) -> Value {
 /// Calls that make something new each time answer with the same names.
 async fn same_names(api: &Api, rest: &Rest, uuid: &str) {
     let address = api.post("newaddress", json!({ "uuid": uuid })).await.ok();
-    let theirs: Value = serde_json::from_str(&rest.get("/v1/newaddress?type=WITNESS_PUBKEY_HASH").await).unwrap();
+    let theirs = rest.get("/v1/newaddress?type=WITNESS_PUBKEY_HASH").await;
     assert_eq!(names(&address), names(&theirs));
     assert!(address["address"].as_str().unwrap().starts_with("sb1q"), "{address}");
 
     let invoice = api.post("invoice", json!({ "uuid": uuid, "amt": 7, "memo": "tea", "expiry": 600 })).await.ok();
-    let theirs = rest.post("/v1/invoices", json!({ "value": "7", "memo": "tea", "expiry": "600", "private": true }));
-    let theirs: Value = serde_json::from_str(&theirs.await).unwrap();
+    let theirs = json!({ "value": "7", "memo": "tea", "expiry": "600", "private": true });
+    let theirs = rest.post("/v1/invoices", theirs).await;
     assert_eq!(names(&invoice), names(&theirs));
     let decode = |invoice: &Value| invoice["payment_request"].as_str().unwrap().to_owned();
     let (ours, theirs) = (decode(&invoice), decode(&theirs));
@@ -107,17 +96,35 @@ async fn same_names(api: &Api, rest: &Rest, uuid: &str) {
     }
 }
 
-/// Connecting and disconnecting: lnd's one name; being connected already is a success.
+/// Connecting and disconnecting, first by lnd's own REST and then by ours: the same answers. Being connected already, which
+/// is lnd's no, is a success of ours.
 pub async fn peers_come_and_go(d: &Deployment, api: &Api) {
+    let rest = Rest::of(d, "alice", "read,peers").await;
     let bob = api.get("node", &[("uuid", "bob")]).await.ok();
-    let pubkey = &bob["identity_pubkey"];
-    let add = json!({ "uuid": "alice", "pubkey": pubkey, "host": bob["p2p_address"] });
-    for _ in 0..2 {
-        assert_eq!(names(&api.post("addpeer", add.clone()).await.ok()), ["status"]);
-    }
-    same(api, &rest_of(d, "alice").await, "listpeers", &[("uuid", "alice")], "/v1/peers").await;
-    let listed = api.get("listpeers", &[("uuid", "alice")]).await.ok();
-    assert!(listed["peers"].as_array().unwrap().iter().any(|peer| peer["pub_key"] == *pubkey), "{listed:#}");
+    let (pubkey, host) = (bob["identity_pubkey"].as_str().unwrap(), &bob["p2p_address"]);
+    let (add, remove) = (json!({ "uuid": "alice", "pubkey": pubkey, "host": host }), format!("/v1/peers/{pubkey}"));
+    let their_add = json!({ "addr": { "pubkey": pubkey, "host": host }, "perm": false });
+
+    let their_add = rest.post("/v1/peers", their_add).await;
+    is_peer(api, pubkey, true).await;
+    let their_remove = rest.delete(&remove).await;
+    is_peer(api, pubkey, false).await;
+
+    assert_eq!(api.post("addpeer", add.clone()).await.ok(), their_add);
+    is_peer(api, pubkey, true).await;
+    assert_eq!(names(&api.post("addpeer", add).await.ok()), names(&their_add), "connected already");
+    same(api, &rest, "listpeers", &[("uuid", "alice")], "/v1/peers").await;
     let gone = api.post("deletepeer", json!({ "uuid": "alice", "pubkey": pubkey })).await.ok();
-    assert_eq!(names(&gone), ["status"]);
+    assert_eq!(gone, their_remove);
+    is_peer(api, pubkey, false).await;
+}
+
+/// Waits until alice's lnd has this peer, or has it no longer: lnd answers a little before.
+async fn is_peer(api: &Api, pubkey: &str, wanted: bool) {
+    eventually(&format!("is a peer: {wanted}"), Duration::from_secs(20), || async {
+        let listed = api.get("listpeers", &[("uuid", "alice")]).await.ok();
+        let found = listed["peers"].as_array().unwrap().iter().any(|peer| peer["pub_key"] == pubkey);
+        (found == wanted).then_some(())
+    })
+    .await;
 }
