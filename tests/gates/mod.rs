@@ -50,7 +50,7 @@ fn two_users_and_a_payment_pass_the_gates() {
         operations::can_be_followed_and_resumed(&api).await;
         operations::a_close_wants_to_know_which_channel(&api).await;
         idempotency::keys_replay_and_refuse(&d, &api).await;
-        secrets::occur_nowhere(&d, &api).await;
+        secrets::occur_nowhere(&d, &api, &payreq).await;
         d.stop().await;
     });
 }

@@ -1,11 +1,14 @@
 //! Secrets of a run occur in no log, no answer, no process list, and nowhere unsealed in the database.
 
-use super::{all_files, store};
+use super::{all_files, files_named, store};
 use crate::harness::{Api, Deployment};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use scale_lnd::app::keys::field;
+use scale_lnd::model::deployment::Authority;
 use scale_lnd::model::node::Node;
+use scale_lnd::store::repo;
+use scale_lnd::store::sqlite::SqliteStore;
 use std::path::Path;
 
 /// How every macaroon of lnd begins (version 2, the location `lnd`), as bytes: in hexadecimal and base64 it is as plain.
@@ -23,10 +26,13 @@ struct Place {
     text: String,
 }
 
-pub async fn occur_nowhere(d: &Deployment, api: &Api) {
+/// `payreq`: one that was paid, and asked about by GET.
+pub async fn occur_nowhere(d: &Deployment, api: &Api, payreq: &str) {
+    no_query_is_logged(d, api, payreq).await;
     let opened = store::open(d).await;
-    let needles = needles(d, &store::all::<Node>(&opened).await, api);
-    assert!(needles.len() > 40, "{}", needles.len());
+    let mut needles = needles(d, &store::all::<Node>(&opened).await, api);
+    private_keys(d, &opened, &mut needles).await;
+    assert!(needles.len() > 80, "{}", needles.len());
     let (apps, keys) = store::apps_and_keys(&opened).await;
     assert!(apps >= 1 && keys >= 2);
     let database = database(d);
@@ -75,6 +81,48 @@ fn needles(d: &Deployment, nodes: &[Node], api: &Api) -> Vec<Needle> {
     push(&mut needles, "btcd's password", trimmed(&d.world.chain.password_file).as_bytes());
     push(&mut needles, "the sealing key", trimmed(&d.path("seal.key")).as_bytes());
     needles
+}
+
+/// The authority's, the agent's and the lnds' own: as PEM, and what is secret in them.
+async fn private_keys(d: &Deployment, opened: &SqliteStore, needles: &mut Vec<Needle>) {
+    let authority = repo::get::<Authority>(opened, Authority::ID).await.unwrap().expect("there is one").value;
+    let ca = store::keys(d).open("deployment", "ca_key", &authority.key).unwrap();
+    push_key(needles, "the authority's key", std::str::from_utf8(&ca).unwrap());
+    let host = d.path("host");
+    let own = std::fs::read_to_string(host.join("agent/key.pem")).unwrap();
+    push_key(needles, "the agent's key", &own);
+    let of_lnds = files_named(&host, "tls.key");
+    assert_eq!(of_lnds.len(), 2, "{of_lnds:?}");
+    for file in of_lnds {
+        push_key(needles, &file.display().to_string(), &std::fs::read_to_string(&file).unwrap());
+    }
+    needles.push(Needle { what: "some key's PEM".to_owned(), text: "PRIVATE KEY".to_owned() });
+}
+
+/// A P-256 key in PEM (RFC 5208, RFC 5915): version 1 and 32 secret bytes are in either form of it.
+fn push_key(needles: &mut Vec<Needle>, what: &str, pem: &str) {
+    const BEFORE: [u8; 5] = [2, 1, 1, 4, 32];
+    let lines: Vec<&str> = pem.lines().filter(|line| !line.starts_with("-----")).collect();
+    let der = STANDARD.decode(lines.concat()).unwrap();
+    let at = der.windows(BEFORE.len()).position(|bytes| bytes == BEFORE).expect("a key of this kind") + BEFORE.len();
+    push(needles, what, &der[at..at + 32]);
+    // Wherever the line breaks are: some of the secret is in the first two lines in either form.
+    assert!(lines[0].len() == 64 && at < 48, "{}", lines[0].len());
+    needles.push(Needle { what: what.to_owned(), text: lines[0].to_owned() });
+}
+
+/// What is asked for in a query is nobody's business: neither where it is answered nor where it is refused.
+async fn no_query_is_logged(d: &Deployment, api: &Api, payreq: &str) {
+    const MARK: &str = "a-mark-that-is-nowhere-else";
+    api.get("decodepayreq", &[("uuid", "alice"), ("payreq", payreq)]).await.ok();
+    api.get("pay", &[("uuid", "alice"), ("payreq", payreq)]).await.ok();
+    assert_eq!(api.get("getinfo", &[("uuid", "alice"), ("bogus", MARK)]).await.status, 400);
+    assert_eq!(api.get("getinfo", &[("uuid", MARK)]).await.status, 404);
+    for (file, text) in d.logs() {
+        for needle in [payreq, MARK, "payreq="] {
+            assert!(!text.contains(needle), "{needle} is in {}", file.display());
+        }
+    }
 }
 
 fn trimmed(file: &Path) -> String {
