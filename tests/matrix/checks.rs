@@ -61,9 +61,39 @@ pub async fn one_payment(d: &Deployment, payer: &str, payee: &str, payreq: &str,
 }
 
 /// The open channels of a user.
-pub async fn channels(d: &Deployment, uuid: &str) -> Vec<Value> {
+async fn channels(d: &Deployment, uuid: &str) -> Vec<Value> {
     let listed = d.api().get("listchannels", &[("uuid", uuid)]).await.ok();
     list(&listed, "channels").to_vec()
+}
+
+/// How many channels a user has opened so far: those that are there, and the transactions that have spent of the wallet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Openings {
+    channels: usize,
+    spending: usize,
+}
+
+impl Openings {
+    pub async fn of(d: &Deployment, uuid: &str) -> Self {
+        let transactions = d.api().get("transactions", &[("uuid", uuid), ("limit", "1000")]).await.ok();
+        let all = list(&transactions, "transactions").iter();
+        let spending = all.filter(|tx| tx["amount"].as_str().unwrap().starts_with('-')).count();
+        Self { channels: channels(d, uuid).await.len(), spending }
+    }
+
+    /// One more: it is open, nothing is being opened beside it, and it was paid for once.
+    pub async fn one_more(self, d: &Deployment, uuid: &str, point: &str) {
+        let balance = d.api().get("channelbalance", &[("uuid", uuid)]).await.ok();
+        assert_eq!(balance["pending_open_local_balance"]["sat"], "0", "another one is on its way after {point}");
+        let wanted = Self { channels: self.channels + 1, spending: self.spending + 1 };
+        assert_eq!(Self::of(d, uuid).await, wanted, "one channel more after {point}");
+    }
+
+    /// None more is there, but one was paid for: it is closed already.
+    pub async fn one_in_vain(self, d: &Deployment, uuid: &str, point: &str) {
+        let wanted = Self { spending: self.spending + 1, ..self };
+        assert_eq!(Self::of(d, uuid).await, wanted, "one opening after {point}");
+    }
 }
 
 /// One close: the channel is gone, and one transaction has closed it.

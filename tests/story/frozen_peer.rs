@@ -2,6 +2,7 @@
 //! killed meanwhile and another that goes on must still end in one channel.
 
 use crate::harness::{self, Deployment, Setup, eventually};
+use crate::matrix::checks;
 use scale_lnd::dev::reaper::Signal;
 use serde_json::json;
 use std::time::Duration;
@@ -12,6 +13,7 @@ fn a_peer_frozen_during_the_opening_and_a_killed_master_still_make_one_channel()
         let mut d = Deployment::start(Setup::default()).await;
         d.create_users(&["alice", "bob"]).await;
         d.api().confirmed("alice", 1_000_000).await;
+        let before = checks::Openings::of(&d, "alice").await;
         let payreq = d.api().invoice("bob", 60_000).await;
         let bob = d.api().get("getinfo", &[("uuid", "bob")]).await.ok();
         let bob = d.lnd_pid_of(bob["identity_pubkey"].as_str().unwrap()).await;
@@ -55,8 +57,10 @@ fn a_peer_frozen_during_the_opening_and_a_killed_master_still_make_one_channel()
             assert_eq!(api.finished(again).await.ok()["payment"]["status"], "SUCCEEDED");
         }
         api.in_channels("bob", 60_000).await;
-        let channels = api.get("listchannels", &[("uuid", "alice")]).await.ok();
-        assert_eq!(channels["channels"].as_array().map(Vec::len), Some(1), "{channels:#}");
+        let point = "a frozen peer and a killed master";
+        before.one_more(&d, "alice", point).await;
+        checks::one_payment(&d, "alice", "bob", &payreq, point).await;
+        checks::no_orphan(&d, point).await;
         d.stop().await;
     });
 }
