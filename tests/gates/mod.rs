@@ -15,7 +15,8 @@ mod payreqs;
 mod reads;
 mod scopes;
 mod secrets;
-mod store;
+mod seed;
+pub mod store;
 
 use crate::harness::{self, Api, Deployment, Setup};
 use serde_json::{Value, json};
@@ -50,6 +51,7 @@ fn two_users_and_a_payment_pass_the_gates() {
         operations::can_be_followed_and_resumed(&api).await;
         operations::a_close_wants_to_know_which_channel(&api).await;
         idempotency::keys_replay_and_refuse(&d, &api).await;
+        seed::is_what_the_node_is_made_of(&d, "alice").await;
         secrets::occur_nowhere(&d, &api, &payreq).await;
         d.stop().await;
     });

@@ -1,6 +1,10 @@
 //! Exactly one of everything, whatever happened on the way.
 
+use crate::gates::store;
 use crate::harness::{Deployment, eventually};
+use scale_lnd::app::keys::field;
+use scale_lnd::dev::reaper::Signal;
+use scale_lnd::model::node::Node;
 use serde_json::Value;
 use std::time::Duration;
 
@@ -93,6 +97,39 @@ impl Openings {
     pub async fn one_in_vain(self, d: &Deployment, uuid: &str, point: &str) {
         let wanted = Self { spending: self.spending + 1, ..self };
         assert_eq!(Self::of(d, uuid).await, wanted, "one opening after {point}");
+    }
+}
+
+/// No secret is lost: all that is sealed for each of so many nodes opens, and each lnd, killed, is unlocked with it.
+pub async fn no_secret_is_lost(d: &Deployment, users: usize) {
+    let opened = store::open(d).await;
+    let (keys, nodes) = (store::keys(d), store::all::<Node>(&opened).await);
+    assert_eq!(nodes.len(), users);
+    for node in &nodes {
+        for name in [field::SEED, field::WALLET_PASSWORD, field::MACAROON_ROOT_KEY, field::INVOICE_KEY] {
+            let secret = keys.open_of(node, name).unwrap_or_else(|e| panic!("{name} of {}: {e}", node.uuid));
+            assert!(secret.len() >= 16, "{name} of {}", node.uuid);
+        }
+    }
+    // An lnd that starts is locked until somebody knows its password.
+    let before = d.lnd_pids().await;
+    assert_eq!(before.len(), users);
+    for pid in &before {
+        d.world.reaper.signal(*pid, Signal::KILL).await.unwrap();
+    }
+    eventually("all lnds have ended", Duration::from_secs(20), || async {
+        d.lnd_pids().await.iter().all(|pid| !before.contains(pid)).then_some(())
+    })
+    .await;
+    let api = d.api();
+    for node in &nodes {
+        let uuid = node.uuid.as_str();
+        let info = eventually(&format!("{uuid} is unlocked"), Duration::from_secs(120), || async {
+            let answer = api.get("getinfo", &[("uuid", uuid)]).await;
+            (answer.status == 200).then_some(answer.body)
+        })
+        .await;
+        assert_eq!(info["identity_pubkey"].as_str(), node.identity_pubkey.as_deref(), "{uuid}");
     }
 }
 

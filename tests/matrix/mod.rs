@@ -36,6 +36,7 @@ async fn create_survives(blow: Blow) {
         strike(&mut d, blow, point, &call).await;
         checks::one_node(&d, &uuid, point).await;
     }
+    checks::no_secret_is_lost(&d, all.len()).await;
     d.stop().await;
 }
 
