@@ -1,7 +1,7 @@
 //! Runs the unfinished operations: level-triggered, no leader. Every master follows the feed, claims nodes that have work
 //! and nobody alive working on them, and does one step after the other; a restart means listing what is not finished.
 
-use super::worker::Worker;
+use super::worker::{Bell, Worker};
 use super::{Parts, claim};
 use crate::error::{Error, Result, StoreError};
 use crate::model::node::{Claim, Heartbeat};
@@ -11,7 +11,7 @@ use crate::store::{Change, IndexEntry};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Notify, broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 pub struct Executor {
     parts: Arc<Parts>,
     /// Subjects this master works on, with what wakes their workers.
-    workers: Mutex<HashMap<String, Arc<Notify>>>,
+    workers: Mutex<HashMap<String, Arc<Bell>>>,
     /// What was said already of documents that cannot be read.
     told: Mutex<HashSet<String>>,
 }
@@ -104,7 +104,7 @@ impl Executor {
                 if let Ok(operation) = repo::decode_ref::<Operation>(document)
                     && operation.value.is_running()
                 {
-                    self.wake(operation.value.subject(), waiting);
+                    self.wake(&operation.value, waiting);
                 }
             }
             Change::Put(_) | Change::Deleted(_) => {}
@@ -112,12 +112,13 @@ impl Executor {
         false
     }
 
-    fn wake(&self, subject: &str, waiting: &mut HashSet<String>) {
+    /// Sees to an unfinished operation. What a worker is at, it knows of: most changes are its own commits.
+    fn wake(&self, operation: &Operation, waiting: &mut HashSet<String>) {
         let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
-        match workers.get(subject) {
-            Some(worker) => worker.notify_one(),
+        match workers.get(operation.subject()) {
+            Some(worker) => worker.ring_for(&operation.id),
             None => {
-                waiting.insert(subject.to_owned());
+                waiting.insert(operation.subject().to_owned());
             }
         }
     }
@@ -129,7 +130,7 @@ impl Executor {
         }
         let running = IndexEntry { name: "state", value: State::Running.name().to_owned() };
         for operation in repo::list_all_readable::<Operation>(store, Some(running), |e| self.skipped(&e)).await? {
-            self.wake(operation.value.subject(), waiting);
+            self.wake(&operation.value, waiting);
         }
         Ok(())
     }
@@ -185,7 +186,7 @@ impl Executor {
     /// worker, in the middle of a step.
     async fn take_on(self: &Arc<Self>, subject: &str) -> Result<Found> {
         if let Some(worker) = self.workers.lock().unwrap_or_else(PoisonError::into_inner).get(subject) {
-            worker.notify_one();
+            worker.ring();
             return Ok(Found::Nothing);
         }
         if self.unfinished(subject).await?.is_empty() {
@@ -193,9 +194,9 @@ impl Executor {
         }
         let Parts { store, lease, observer, .. } = &*self.parts;
         let Some(guard) = claim::claim(&**store, lease, observer, subject).await? else { return Ok(Found::Held) };
-        let wake = Arc::new(Notify::new());
-        self.workers.lock().unwrap_or_else(PoisonError::into_inner).insert(subject.to_owned(), wake.clone());
-        Ok(Found::Work(Worker::new(self.clone(), subject.to_owned(), guard, wake)))
+        let bell = Arc::new(Bell::default());
+        self.workers.lock().unwrap_or_else(PoisonError::into_inner).insert(subject.to_owned(), bell.clone());
+        Ok(Found::Work(Worker::new(self.clone(), subject.to_owned(), guard, bell)))
     }
 
     /// A worker has ended: whoever comes now waits for the next.

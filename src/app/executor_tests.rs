@@ -112,19 +112,37 @@ async fn claims_that_cannot_be_read_hold_up_no_other_subject() {
     with_executor(store, async move { parked(&*looking, 1).await }).await;
 }
 
-/// Whoever reads a node from it first panics; all others wait.
+/// Whoever reads a node from it waits; where it is trapped, the first one panics instead.
 #[derive(Debug)]
 struct Booby {
     store: SqliteStore,
+    is_trapped: bool,
     reads: AtomicUsize,
+    /// How often a subject's unfinished operations were listed.
+    lists: AtomicUsize,
     go: Semaphore,
+}
+
+impl Booby {
+    fn new(store: SqliteStore, is_trapped: bool, go: usize) -> Arc<Self> {
+        let (reads, lists) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Arc::new(Self { store, is_trapped, reads, lists, go: Semaphore::new(go) })
+    }
+
+    /// Waits until so many have come to read a node.
+    async fn comers(&self, number: usize) {
+        while self.reads.load(Ordering::SeqCst) < number {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
 }
 
 #[async_trait::async_trait]
 impl Store for Booby {
     async fn get(&self, key: &Key) -> Result<Option<Document>, StoreError> {
         if key.collection == Node::COLLECTION {
-            assert!(self.reads.fetch_add(1, Ordering::SeqCst) > 0, "on purpose");
+            let before = self.reads.fetch_add(1, Ordering::SeqCst);
+            assert!(before > 0 || !self.is_trapped, "on purpose");
             let _go = self.go.acquire().await.unwrap();
         }
         self.store.get(key).await
@@ -133,6 +151,8 @@ impl Store for Booby {
         self.store.commit(writes).await
     }
     async fn list(&self, query: &Query) -> Result<Page, StoreError> {
+        let is_of_a_subject = query.index.as_ref().is_some_and(|index| index.name == "running");
+        self.lists.fetch_add(is_of_a_subject.into(), Ordering::SeqCst);
         self.store.list(query).await
     }
     async fn changes(
@@ -146,21 +166,74 @@ impl Store for Booby {
 #[tokio::test]
 async fn a_step_that_panics_parks_its_operation_and_disturbs_no_other() {
     let (store, _dir) = sqlite().await;
-    let store = Arc::new(Booby { store, reads: AtomicUsize::new(0), go: Semaphore::new(0) });
+    let store = Booby::new(store, true, 0);
     let node = nobody();
     let both = [operation_of(&node), operation_of(&node)].map(|operation| repo::create(&operation).unwrap());
     store.commit(both.to_vec()).await.unwrap();
     let looking = Arc::clone(&store);
     with_executor(store, async move {
         parked(&*looking, 1).await;
-        while looking.reads.load(Ordering::SeqCst) < 2 {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        looking.comers(2).await;
         looking.go.add_permits(1);
         parked(&*looking, 2).await;
         assert_eq!(looking.reads.load(Ordering::SeqCst), 2, "no step was broken off or done again");
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_worker_does_not_look_for_more_when_what_it_is_at_changes() {
+    let (store, _dir) = sqlite().await;
+    let store = Booby::new(store, false, 0);
+    let node = nobody();
+    let (first, second) = (operation_of(&node), operation_of(&node));
+    store.commit(vec![repo::create(&first).unwrap()]).await.unwrap();
+    let looking = Arc::clone(&store);
+    with_executor(store, async move {
+        looking.comers(1).await;
+        let before = looking.lists.load(Ordering::SeqCst);
+        for n in 0..20 {
+            let change = |operation: &mut Operation| {
+                operation.progress = n.to_string();
+                Ok::<_, StoreError>(Some(Vec::new()))
+            };
+            repo::modify::<Operation, _>(&*looking, first.id.as_str(), change).await.unwrap();
+        }
+        looking.commit(vec![repo::create(&second).unwrap()]).await.unwrap();
+        looking.comers(2).await;
+        assert_eq!(looking.lists.load(Ordering::SeqCst) - before, 1, "for the second one");
+        looking.go.add_permits(1);
+        parked(&*looking, 2).await;
+    })
+    .await;
+}
+
+/// Each is freed as soon as it is parked, when the worker is just about to leave it: to go on with the others, or to end.
+#[tokio::test]
+async fn what_runs_again_is_worked_on_again() {
+    let (store, _dir) = sqlite().await;
+    let store: Arc<dyn Store> = Arc::new(store);
+    for (number, rounds) in [(1, 50), (3, 50)] {
+        let node = nobody();
+        let all: Vec<_> = (0..number).map(|_| operation_of(&node)).collect();
+        store.commit(all.iter().map(|operation| repo::create(operation).unwrap()).collect()).await.unwrap();
+        let freeing = Arc::clone(&store);
+        with_executor(Arc::clone(&store), async move {
+            let mut freed = vec![0; all.len()];
+            while freed.iter().any(|times| *times < rounds) {
+                for (operation, times) in all.iter().zip(&mut freed) {
+                    let free = |operation: &mut Operation| {
+                        Ok::<_, StoreError>(operation.free(OffsetDateTime::now_utc()).then(|| {
+                            *times += 1;
+                            Vec::new()
+                        }))
+                    };
+                    repo::modify::<Operation, _>(&*freeing, operation.id.as_str(), free).await.unwrap();
+                }
+            }
+        })
+        .await;
+    }
 }
 
 /// What a change of a document tells the executor that waits for `subject`: whether it looks again now.

@@ -15,7 +15,7 @@ use futures::FutureExt;
 use rand::RngExt;
 use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
@@ -26,17 +26,45 @@ const LONGEST_BACKOFF: Duration = Duration::from_secs(10);
 /// How long what could not even be written down is left alone.
 const SETBACK: Duration = Duration::from_secs(1);
 
+/// What wakes a worker, and what it need not be woken for.
+///
+/// No wake is lost: whoever heard of a change of an operation in time to find it attended to heard of it before the worker
+/// left it, and the worker lists what is unfinished after it has left something.
+#[derive(Debug, Default)]
+pub struct Bell {
+    notify: Notify,
+    attended: Mutex<HashSet<OperationId>>,
+}
+
+impl Bell {
+    /// There may be something new for the worker.
+    pub fn ring(&self) {
+        self.notify.notify_one();
+    }
+
+    /// This operation has changed, or there may be such a one.
+    pub fn ring_for(&self, operation: &OperationId) {
+        if !self.attended().contains(operation) {
+            self.ring();
+        }
+    }
+
+    fn attended(&self) -> MutexGuard<'_, HashSet<OperationId>> {
+        self.attended.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// Works on all operations of one subject, under one claim.
 pub struct Worker {
     executor: Arc<Executor>,
     subject: String,
     guard: Arc<ClaimGuard>,
-    wake: Arc<Notify>,
+    bell: Arc<Bell>,
 }
 
 impl Worker {
-    pub fn new(executor: Arc<Executor>, subject: String, guard: ClaimGuard, wake: Arc<Notify>) -> Self {
-        Self { executor, subject, guard: Arc::new(guard), wake }
+    pub fn new(executor: Arc<Executor>, subject: String, guard: ClaimGuard, bell: Arc<Bell>) -> Self {
+        Self { executor, subject, guard: Arc::new(guard), bell }
     }
 
     /// Works until nothing is left to do, the claim is lost, or `stop`; then gives the claim back and says so to `ended`.
@@ -58,15 +86,16 @@ impl Worker {
     }
 
     async fn work(&self, ctx: &Ctx, stop: &CancellationToken) -> Result<()> {
-        let mut running: HashSet<OperationId> = HashSet::new();
         let mut tasks: JoinSet<(OperationId, Result<()>)> = JoinSet::new();
         loop {
             let mut look_again = false;
             if !stop.is_cancelled() {
                 match self.executor.unfinished(&self.subject).await {
                     Ok(unfinished) => {
-                        for operation in unfinished.into_iter().filter(|found| running.insert(found.value.id.clone())) {
-                            tasks.spawn(attend(ctx.clone(), operation, stop.clone()));
+                        for operation in unfinished {
+                            if self.bell.attended().insert(operation.value.id.clone()) {
+                                tasks.spawn(attend(ctx.clone(), operation, stop.clone()));
+                            }
                         }
                     }
                     Err(error) if tasks.is_empty() => return Err(error.into()),
@@ -79,11 +108,12 @@ impl Worker {
             tokio::select! {
                 Some(done) = tasks.join_next() => {
                     let (id, outcome) = done.map_err(|e| Error::Invariant(format!("a task ended: {e}")))?;
-                    running.remove(&id);
+                    // Before the next look.
+                    self.bell.attended().remove(&id);
                     ctx.locks.end_turn(&id);
                     outcome?;
                 }
-                () = self.wake.notified() => {}
+                () = self.bell.notify.notified() => {}
                 () = tokio::time::sleep(SETBACK), if look_again => {}
             }
         }

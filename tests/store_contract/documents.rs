@@ -4,7 +4,6 @@ use super::Data;
 use super::tools::*;
 use scale_lnd::store::{Expect, Key, Version, Write};
 use serde_json::json;
-use std::collections::HashSet;
 
 pub async fn what_is_not_there_is_absent(data: &impl Data) {
     let store = data.handle().await;
