@@ -10,7 +10,7 @@ use crate::model::app::Limits;
 use crate::model::ids::{AppId, NodeId, OperationId, Uuid};
 use crate::model::node::{Funding, Node, Phase};
 use crate::model::{MasterId, Network};
-use crate::pki::{Ca, Credentials, DEFAULT_LIFETIME, Identity, Revocations, Trust};
+use crate::pki::{Ca, Credentials, DEFAULT_LIFETIME, Identity, Trust};
 use crate::seal::{SealKey, Sealer};
 use crate::store::Store;
 use std::sync::Arc;
@@ -36,7 +36,7 @@ impl Parts {
             observer: lease::Observer::new(TTL),
             keys: Keys::new(sealer, "test".to_owned(), Network::Simnet),
             lnds: lnds::Lnds::default(),
-            agents: Agents::new(Trust::new(ca.cert().clone(), Revocations::default()), own),
+            agents: Agents::new(Trust::new(ca.cert().clone()), own),
             treasury: None,
             settings: Settings {
                 network: Network::Simnet,

@@ -29,7 +29,7 @@ pub async fn serve(
     stop: CancellationToken,
 ) -> Result<(), ServeError> {
     let trust = fleet.trust();
-    let (tls, gate) = (trust.master_server(own)?, only_good_peers(&trust, fleet.clock()));
+    let (tls, gate) = (trust.master_server(own)?, only_good_peers(fleet.clock()));
     let service = FleetService { fleet, stop: stop.clone() };
     Server::builder()
         .http2_keepalive_interval(Some(PING_EVERY))

@@ -7,7 +7,7 @@ use super::masters::{DialError, Masters};
 use super::proto::fleet_client::FleetClient;
 use super::proto::{EnrolRequest, EnrolResponse, RenewRequest};
 use crate::model::HostId;
-use crate::pki::{self, CaCert, Credentials, Fingerprint, PkiError, Revocations, Trust};
+use crate::pki::{self, CaCert, Credentials, Fingerprint, PkiError, Trust};
 use secrecy::ExposeSecret;
 use std::fs;
 use std::io;
@@ -109,7 +109,7 @@ impl Member {
         let ca = CaCert::from_pem_pinned(&fs::read_to_string(data.own(CA))?, fingerprint)
             .map_err(|_| MemberError::OtherDeployment)?;
         let own = Credentials::from_pem(&fs::read_to_string(data.own(CERT))?, &key(data)?, &ca)?;
-        Ok(Some(Self { identity, own, trust: Trust::new(ca, Revocations::default()) }))
+        Ok(Some(Self { identity, own, trust: Trust::new(ca) }))
     }
 
     /// Renews the certificate at two thirds of its life, as long as this is polled.

@@ -146,7 +146,7 @@ async fn serve(
         outbox: parts.outbox,
         sequence: parts.sequence,
     };
-    let gate = only_good_peers(&member.trust, Arc::new(SystemClock));
+    let gate = only_good_peers(Arc::new(SystemClock));
     let incoming = member.trust.agent_server(&member.own)?.incoming(listener);
     let server = Server::builder()
         .http2_keepalive_interval(Some(PING_EVERY))

@@ -67,7 +67,7 @@ impl CaCert {
         &self.deployment
     }
 
-    /// What a join token carries, so that a new agent knows the CA before it has any certificate.
+    /// What an invitation says beside its join token, so that a new agent knows the CA before it has any certificate.
     pub fn fingerprint(&self) -> Fingerprint {
         Fingerprint::of(&self.der)
     }

@@ -11,9 +11,8 @@ mod tls;
 mod transport;
 mod verify;
 
-use std::{collections::HashSet, fmt, str::FromStr, sync::Arc};
+use std::{fmt, str::FromStr};
 
-use arc_swap::ArcSwap;
 use rustls::pki_types::CertificateDer;
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
@@ -203,23 +202,9 @@ impl Peer {
         Ok(Self { identity, serial: Serial(serial), validity: Validity::of_parsed(&parsed) })
     }
 
-    /// Whether the holder is to be obeyed still. A handshake checks it once; a connection outlives that.
-    pub fn is_good(&self, now: OffsetDateTime, revoked: &Revocations) -> bool {
-        self.validity.contains(now) && !revoked.contains(self.serial)
-    }
-}
-
-/// The serials that are refused before they expire. Clones share one list.
-#[derive(Clone, Debug, Default)]
-pub struct Revocations(Arc<ArcSwap<HashSet<Serial>>>);
-
-impl Revocations {
-    pub fn replace(&self, serials: impl IntoIterator<Item = Serial>) {
-        self.0.store(Arc::new(serials.into_iter().collect()));
-    }
-
-    pub fn contains(&self, serial: Serial) -> bool {
-        self.0.load().contains(&serial)
+    /// Whether the certificate has not ended. A handshake checks it once; a connection outlives that.
+    pub fn is_good(&self, now: OffsetDateTime) -> bool {
+        self.validity.contains(now)
     }
 }
 

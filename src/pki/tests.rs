@@ -40,7 +40,7 @@ struct Deployment {
 impl Deployment {
     fn new(name: &str) -> Self {
         let ca = Ca::create(name, now(), &mut rng()).unwrap();
-        let trust = Trust::new(ca.cert().clone(), Revocations::default());
+        let trust = Trust::new(ca.cert().clone());
         Self { ca, trust }
     }
 

@@ -1,5 +1,5 @@
 //! The TLS of every connection between masters and agents: TLS 1.3 with certificates of the deployment's CA, HTTP/2, and
-//! no session resumption, since a resumed session would skip the look at the revocations.
+//! no session resumption, since a resumed session would skip the look at which certificates still count.
 
 use std::sync::Arc;
 
@@ -13,34 +13,29 @@ use rustls::{
 };
 
 use super::{
-    CaCert, ClientTls, Credentials, Fingerprint, Identity, PkiError, Revocations, Serial, ServerTls,
+    CaCert, ClientTls, Credentials, Fingerprint, Identity, PkiError, Serial, ServerTls,
     verify::{Accept, ClientVerifier, EnrolmentVerifier, Policy, ServerVerifier, roots, server_verifier},
 };
 
 const ALPN_HTTP2: &[u8] = b"h2";
 
-/// Whom a process believes: the CA of its deployment, but for what was revoked.
+/// Whom a process believes: the CA of its deployment; all of its certificates, or some ([`Trust::only`]).
 #[derive(Clone, Debug)]
 pub struct Trust {
     ca: CaCert,
-    revoked: Revocations,
     only: Option<Arc<[Serial]>>,
 }
 
 impl Trust {
-    pub fn new(ca: CaCert, revoked: Revocations) -> Self {
-        Self { ca, revoked, only: None }
+    pub fn new(ca: CaCert) -> Self {
+        Self { ca, only: None }
     }
 
     pub fn ca(&self) -> &CaCert {
         &self.ca
     }
 
-    pub fn revoked(&self) -> &Revocations {
-        &self.revoked
-    }
-
-    /// Believes none but these certificates any more: what was superseded is void, however good its signature.
+    /// Believes none but these certificates any more: what was superseded or revoked is void, however good its signature.
     #[must_use]
     pub fn only(self, serials: &[Serial]) -> Self {
         Self { only: Some(serials.into()), ..self }
@@ -69,8 +64,7 @@ impl Trust {
     }
 
     fn policy(&self, accept: Accept) -> Policy {
-        let (deployment, revoked) = (self.ca.deployment().to_owned(), self.revoked.clone());
-        Policy { deployment, accept, revoked, only: self.only.clone() }
+        Policy { deployment: self.ca.deployment().to_owned(), accept, only: self.only.clone() }
     }
 
     fn server(&self, own: &Credentials, accept: Accept, mandatory: bool) -> Result<ServerTls, PkiError> {
@@ -98,7 +92,8 @@ impl Trust {
     }
 }
 
-/// How a new agent reaches a master: it has no certificate, and knows the CA by the fingerprint in its join token.
+/// How a new agent reaches a master: it has no certificate, and knows the CA by the fingerprint that
+/// came with its join token.
 pub fn for_enrolment(ca: Fingerprint) -> Result<ClientTls, PkiError> {
     let provider = provider();
     let verifier = EnrolmentVerifier { ca, provider: provider.clone() };

@@ -25,7 +25,7 @@ use tonic::{
     transport::{Channel, Endpoint, Error, server::Connected},
 };
 
-use super::{Identity, Peer, Trust};
+use super::{Identity, Peer};
 use crate::clock::SharedClock;
 
 /// A stranger may hold a connection this long without having shown what it is.
@@ -117,16 +117,14 @@ pub fn connected_peer<T>(request: &Request<T>) -> Option<&Peer> {
     request.extensions().get::<ConnectedPeer>()?.peer.as_ref()
 }
 
-/// For a server, before each call: refuses what comes over a connection whose peer's certificate has ended, or was
-/// revoked, since its handshake. `Unauthenticated`, because another connection may do. A caller without a certificate
+/// For a server, before each call: refuses what comes over a connection whose peer's certificate has ended
+/// since its handshake. `Unauthenticated`, because another connection may do. A caller without a certificate
 /// passes: who must have one, the handshake and the call itself know.
 pub fn only_good_peers(
-    trust: &Trust,
     clock: SharedClock,
 ) -> impl Fn(Request<()>) -> Result<Request<()>, Status> + Clone + Send + Sync + 'static {
-    let revoked = trust.revoked().clone();
     move |request| match connected_peer(&request) {
-        Some(peer) if !peer.is_good(clock.now(), &revoked) => {
+        Some(peer) if !peer.is_good(clock.now()) => {
             Err(Status::unauthenticated("the certificate of this connection is no longer good"))
         }
         _ => Ok(request),

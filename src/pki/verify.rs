@@ -1,4 +1,4 @@
-//! The checks of a peer's certificate beyond what webpki makes: whose it is, and whether it was revoked.
+//! The checks of a peer's certificate beyond what webpki makes: whose it is, and whether it still counts.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use rustls::{
     server::danger::{ClientCertVerified, ClientCertVerifier},
 };
 
-use super::{CaCert, Fingerprint, Identity, Peer, PkiError, Revocations, Serial};
+use super::{CaCert, Fingerprint, Identity, Peer, PkiError, Serial};
 
 /// Whom to accept at the other end.
 #[derive(Clone, Debug)]
@@ -37,7 +37,6 @@ impl Accept {
 pub(super) struct Policy {
     pub deployment: String,
     pub accept: Accept,
-    pub revoked: Revocations,
     /// Where there is one, the list of the certificates that count.
     pub only: Option<Arc<[Serial]>>,
 }
@@ -47,7 +46,7 @@ impl Policy {
     pub(super) fn check(&self, certificate: &CertificateDer<'_>) -> Result<(), Error> {
         let peer = Peer::from_cert(certificate, &self.deployment).map_err(refused)?;
         let listed = self.only.as_ref().is_none_or(|only| only.contains(&peer.serial));
-        if self.revoked.contains(peer.serial) || !listed {
+        if !listed {
             return Err(CertificateError::Revoked.into());
         }
         if self.accept.allows(&peer.identity) {
@@ -156,8 +155,8 @@ impl ClientCertVerifier for ClientVerifier {
     }
 }
 
-/// A new agent's check of the master it enrols with: all it has is the CA's fingerprint from its join token, so the CA's
-/// certificate must be in the chain, and the leaf must be a master's under it.
+/// A new agent's check of the master it enrols with: all it has is the CA's fingerprint, which came with its join token, so
+/// the CA's certificate must be in the chain, and the leaf must be a master's under it.
 #[derive(Debug)]
 pub(super) struct EnrolmentVerifier {
     pub ca: Fingerprint,
@@ -178,8 +177,7 @@ impl ServerCertVerifier for EnrolmentVerifier {
             .find(|certificate| Fingerprint::of(certificate) == self.ca)
             .ok_or_else(|| refused(PkiError::Fingerprint))?;
         let ca = CaCert::from_der(pinned).map_err(refused)?;
-        let (deployment, revoked) = (ca.deployment().to_owned(), Revocations::default());
-        let policy = Policy { deployment, accept: Accept::Master, revoked, only: None };
+        let policy = Policy { deployment: ca.deployment().to_owned(), accept: Accept::Master, only: None };
         let webpki = server_verifier(&ca, &self.provider).map_err(refused)?;
         ServerVerifier { webpki, policy }.verify_server_cert(end_entity, &[], server_name, ocsp, now)
     }

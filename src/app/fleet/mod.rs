@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::model::host::{Enrolment, Host, Invitation, token_digest};
 use crate::model::node::Node;
 use crate::model::{HostId, MasterId, Network};
-use crate::pki::{Ca, CaCert, Credentials, Identity, PkiError, Revocations, Trust};
+use crate::pki::{Ca, CaCert, Credentials, Identity, PkiError, Trust};
 use crate::seal::Sealer;
 use crate::store::{Store, repo};
 use rand::Rng;
@@ -86,7 +86,7 @@ impl Fleet {
     /// Whom to believe: this deployment's certificates. Which of its hosts are still good, the Store says.
     #[must_use]
     pub fn trust(&self) -> Trust {
-        Trust::new(self.ca.cert().clone(), Revocations::default())
+        Trust::new(self.ca.cert().clone())
     }
 
     /// By which certificates are judged.

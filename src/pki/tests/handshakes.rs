@@ -90,8 +90,7 @@ fn the_role_counts_apart_from_the_name() {
     let accepts = |accept: verify::Accept, identity: &Identity| {
         let d = Deployment::new("d");
         let (issued, _) = d.ca.issue(identity, DEFAULT_LIFETIME, now(), &mut rng()).unwrap();
-        let (deployment, revoked) = ("d".into(), Revocations::default());
-        let policy = verify::Policy { deployment, accept, revoked, only: None };
+        let policy = verify::Policy { deployment: "d".into(), accept, only: None };
         policy.check(&ca::first_certificate(&issued.cert_pem).unwrap()).is_ok()
     };
     use verify::Accept;
@@ -144,22 +143,21 @@ async fn without_a_certificate_an_agent_hears_nobody() {
 async fn a_revoked_certificate_is_refused_on_both_sides() {
     let d = Deployment::new("d");
     let (own, host) = (d.issue(&master()), d.issue(&agent("h1")));
-    let agent_addr = d.agent_server(&host).await;
-    let to_agent = d.trust.dial_agent(&own, "h1").unwrap();
-    ask(&to_agent, agent_addr).await.unwrap();
+    let (old_own, old_host) = (d.issue(&master()), d.issue(&agent("h1")));
+    let trust = d.trust.clone().only(&[own.own().serial, host.own().serial]);
 
-    d.trust.revoked().replace([own.own().serial]);
-    assert_alert(&refusal(&to_agent, agent_addr).await, REVOKED);
-    assert!(!own.own().is_good(now(), d.trust.revoked()));
+    let addr = serve(trust.agent_server(&host).unwrap()).await;
+    ask(&trust.dial_agent(&own, "h1").unwrap(), addr).await.unwrap();
+    assert_alert(&refusal(&trust.dial_agent(&old_own, "h1").unwrap(), addr).await, REVOKED);
+    let addr = serve(trust.master_server(&own).unwrap()).await;
+    ask(&trust.dial_master(&host).unwrap(), addr).await.unwrap();
+    assert_alert(&refusal(&trust.dial_master(&old_host).unwrap(), addr).await, REVOKED);
 
-    d.trust.revoked().replace([host.own().serial]);
-    let refused = refusal(&to_agent, agent_addr).await;
-    assert!(refused.to_lowercase().contains("revoked"), "{refused}");
-    let master_addr = d.master_server(&own).await;
-    assert_alert(&refusal(&d.trust.dial_master(&host).unwrap(), master_addr).await, REVOKED);
-
-    d.trust.revoked().replace([]);
-    ask(&to_agent, agent_addr).await.unwrap();
+    let to_old_host = refusal(&trust.dial_agent(&own, "h1").unwrap(), d.agent_server(&old_host).await).await;
+    let to_old_own = refusal(&trust.dial_master(&host).unwrap(), d.master_server(&old_own).await).await;
+    for refused in [to_old_host, to_old_own] {
+        assert!(refused.to_lowercase().contains("revoked"), "{refused}");
+    }
 }
 
 #[tokio::test]
@@ -174,8 +172,8 @@ async fn an_expired_certificate_is_refused_on_both_sides() {
     assert!(refused.contains("expired"), "{refused}");
     let addr = d.master_server(&own).await;
     assert_alert(&refusal(&d.trust.dial_master(&old_host).unwrap(), addr).await, EXPIRED);
-    assert!(!old_host.own().is_good(now(), &Revocations::default()));
-    assert!(host.own().is_good(now(), &Revocations::default()));
+    assert!(!old_host.own().is_good(now()));
+    assert!(host.own().is_good(now()));
 }
 
 #[tokio::test]
