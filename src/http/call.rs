@@ -2,7 +2,6 @@
 
 use super::AppState;
 use super::auth::Caller;
-use super::idempotency::IdempotencyKey;
 use super::params::Given;
 use super::places::Places;
 use crate::app::Idempotency;
@@ -25,8 +24,8 @@ pub struct Call {
     pub caller: Caller,
     /// The parameters, until they are read.
     pub given: Given,
-    /// The Idempotency-Key, with what it stands for here.
-    pub idempotency: Option<IdempotencyKey>,
+    /// What the Idempotency-Key stands for here.
+    pub idempotency: Option<Idempotency>,
     /// Whether the caller wants a stream of events.
     pub wants_events: bool,
     /// The last event the caller has seen.
@@ -44,12 +43,6 @@ impl Call {
     /// 404 where there is none.
     pub async fn node(&self, uuid: &Uuid) -> Result<Arc<NodeHandle>, Refusal> {
         self.state.directory.node(self.caller.app()?, uuid).await
-    }
-
-    /// The Idempotency-Key as the use cases take it.
-    #[must_use]
-    pub fn idempotency(&self) -> Option<Idempotency> {
-        self.idempotency.as_ref().map(IdempotencyKey::to_app)
     }
 
     /// Leave to make one call to the lnd of the caller's user.

@@ -43,7 +43,7 @@ pub(super) async fn closechannel(call: Call, params: CloseParams) -> Result<Resp
         force: params.force.unwrap_or(false),
         max_fee: params.max_fee.map(|fee| fee.0),
     };
-    let (app, idempotency) = (call.caller.app()?, call.idempotency());
+    let (app, idempotency) = (call.caller.app()?, call.idempotency.clone());
     let operation = call.state.service.close(app, &params.uuid, request, idempotency).await?;
     operations::answer(&call, operation, params.wait).await
 }

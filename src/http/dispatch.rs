@@ -2,7 +2,7 @@
 
 use super::auth;
 use super::call::Call;
-use super::idempotency::IdempotencyKey;
+use super::idempotency;
 use super::params::{self, Given};
 use super::places::Places;
 use super::problem;
@@ -127,7 +127,7 @@ impl Dispatcher {
         };
         let idempotency = match route.effect {
             Effect::Looks => None,
-            Effect::Changes | Effect::Operates => IdempotencyKey::read(&parts.headers, &caller, route.path, &given)?,
+            Effect::Changes | Effect::Operates => idempotency::read(&parts.headers, &caller, route.path, &given)?,
         };
         if route.effect != Effect::Looks && !self.state.directory.is_fresh() {
             return Err(Refusal::new(Code::NotReady, "this master has not heard from the store lately").retry_after(1));

@@ -25,42 +25,25 @@ pub const HEADER: &str = "idempotency-key";
 /// here may be repeated without harm, so that the next one takes it over; the first can then no longer write.
 const ABANDONED_AFTER: Duration = Duration::from_secs(10);
 
-/// What an Idempotency-Key stands for: (API key, key) and the request it came with.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct IdempotencyKey {
-    /// Digest of the API key's id and the header; the id of the record.
-    pub id: String,
-    /// Digest of the route and its parameters.
-    pub request_sha256: String,
-}
-
-impl IdempotencyKey {
-    /// Reads the header, where there is one.
-    ///
-    /// # Errors
-    /// 400 where it is empty, too long, given twice, or not printable ASCII.
-    pub fn read(headers: &HeaderMap, caller: &Caller, route: &str, given: &Given) -> Result<Option<Self>, Refusal> {
-        let mut values = headers.get_all(HEADER).iter();
-        let (first, second) = (values.next(), values.next());
-        let Some(value) = first else { return Ok(None) };
-        let text = value.to_str().unwrap_or_default().trim();
-        // The draft's form is a quoted string; most clients send it bare.
-        let text = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
-        if second.is_some() || !(1..=255).contains(&text.len()) {
-            return Err(params::fault("Idempotency-Key", "must be given once, 1 to 255 printable ASCII characters"));
-        }
-        let mut request = vec![route.to_owned()];
-        request.extend(given.canonical());
-        let request: Vec<&str> = request.iter().map(String::as_str).collect();
-        let id = digest_id(&["idempotency", caller.key().as_str(), text]);
-        Ok(Some(Self { id, request_sha256: digest_id(&request) }))
+/// Reads the header, where there is one.
+///
+/// # Errors
+/// 400 where it is empty, too long, given twice, or not printable ASCII.
+pub fn read(headers: &HeaderMap, caller: &Caller, route: &str, given: &Given) -> Result<Option<Idempotency>, Refusal> {
+    let mut values = headers.get_all(HEADER).iter();
+    let (first, second) = (values.next(), values.next());
+    let Some(value) = first else { return Ok(None) };
+    let text = value.to_str().unwrap_or_default().trim();
+    // The draft's form is a quoted string; most clients send it bare.
+    let text = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
+    if second.is_some() || !(1..=255).contains(&text.len()) {
+        return Err(params::fault("Idempotency-Key", "must be given once, 1 to 255 printable ASCII characters"));
     }
-
-    /// For the use cases.
-    #[must_use]
-    pub fn to_app(&self) -> Idempotency {
-        Idempotency { id: self.id.clone(), request_sha256: self.request_sha256.clone() }
-    }
+    let mut request = vec![route.to_owned()];
+    request.extend(given.canonical());
+    let request: Vec<&str> = request.iter().map(String::as_str).collect();
+    let id = digest_id(&["idempotency", caller.key().as_str(), text]);
+    Ok(Some(Idempotency { id, request_sha256: digest_id(&request) }))
 }
 
 /// Does `work`, which may be repeated without harm, once for each Idempotency-Key; its answer is kept and given again. The
@@ -110,7 +93,7 @@ enum Begun {
     Answered(Value),
 }
 
-async fn begin(store: &dyn Store, clock: &SharedClock, key: &IdempotencyKey) -> Result<Begun, Refusal> {
+async fn begin(store: &dyn Store, clock: &SharedClock, key: &Idempotency) -> Result<Begun, Refusal> {
     let refuse_store = |error| refuse::store(&error);
     let record = record(clock, key, IdempotentOutcome::InFlight);
     // At most: found nothing, lost the race to create, found what won.
@@ -132,17 +115,13 @@ async fn begin(store: &dyn Store, clock: &SharedClock, key: &IdempotencyKey) -> 
     Err(in_flight())
 }
 
-fn record(clock: &SharedClock, key: &IdempotencyKey, outcome: IdempotentOutcome) -> IdempotencyRecord {
+fn record(clock: &SharedClock, key: &Idempotency, outcome: IdempotentOutcome) -> IdempotencyRecord {
     let (id, request_sha256) = (key.id.clone(), key.request_sha256.clone());
     IdempotencyRecord { id, request_sha256, outcome, created_at: clock.now() }
 }
 
 /// What the record that is there says about this request.
-fn judge(
-    found: Versioned<IdempotencyRecord>,
-    key: &IdempotencyKey,
-    mine: &IdempotencyRecord,
-) -> Result<Begun, Refusal> {
+fn judge(found: Versioned<IdempotencyRecord>, key: &Idempotency, mine: &IdempotencyRecord) -> Result<Begun, Refusal> {
     if found.value.request_sha256 != key.request_sha256 {
         return Err(Refusal::new(Code::IdempotencyKeyReused, "this Idempotency-Key was used with another request"));
     }
@@ -164,7 +143,7 @@ fn in_flight() -> Refusal {
 
 /// Keeps the answer, or forgets the record after a refusal. Where the Store fails here the work may be done again, which is
 /// harmless; the caller is told what came of it all the same.
-async fn end(store: &dyn Store, clock: &SharedClock, key: &IdempotencyKey, version: Version, answer: Option<&Value>) {
+async fn end(store: &dyn Store, clock: &SharedClock, key: &Idempotency, version: Version, answer: Option<&Value>) {
     let write = match answer {
         Some(body) => {
             let outcome = IdempotentOutcome::Answered { status: 200, body: body.clone() };

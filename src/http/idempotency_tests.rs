@@ -24,8 +24,8 @@ impl crate::clock::Clock for Later {
     }
 }
 
-fn key(request: &str) -> IdempotencyKey {
-    IdempotencyKey { id: "a".repeat(64), request_sha256: request.to_owned() }
+fn key(request: &str) -> Idempotency {
+    Idempotency { id: "a".repeat(64), request_sha256: request.to_owned() }
 }
 
 fn code(outcome: Result<Begun, Refusal>) -> Code {

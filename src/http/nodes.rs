@@ -85,13 +85,13 @@ struct Versions {
 }
 
 pub(super) async fn create(call: Call, params: NodeParams) -> Result<Response, Refusal> {
-    let (app, idempotency) = (call.caller.app()?, call.idempotency());
+    let (app, idempotency) = (call.caller.app()?, call.idempotency.clone());
     let operation = call.state.service.create(app, &params.uuid, idempotency).await?;
     operations::answer(&call, operation, params.wait).await
 }
 
 pub(super) async fn delete(call: Call, params: NodeParams) -> Result<Response, Refusal> {
-    let (app, idempotency) = (call.caller.app()?, call.idempotency());
+    let (app, idempotency) = (call.caller.app()?, call.idempotency.clone());
     let operation = call.state.service.delete(app, &params.uuid, idempotency).await?;
     operations::answer(&call, operation, params.wait).await
 }

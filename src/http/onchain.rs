@@ -69,7 +69,7 @@ pub(super) async fn withdraw(call: Call, params: WithdrawParams) -> Result<Respo
         (None, false) => return Err(params::fault("amt", "is missing; or else say all")),
     };
     let request = WithdrawRequest { address: params.address.0, amount, max_fee: params.max_fee.map(|fee| fee.0) };
-    let (app, idempotency) = (call.caller.app()?, call.idempotency());
+    let (app, idempotency) = (call.caller.app()?, call.idempotency.clone());
     let operation = call.state.service.withdraw(app, &params.uuid, request, idempotency).await?;
     operations::answer(&call, operation, params.wait).await
 }

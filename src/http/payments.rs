@@ -70,7 +70,7 @@ pub(super) async fn pay(call: Call, params: PayParams) -> Result<Response, Refus
         open: params.open.unwrap_or_default(),
         max_open_fee: params.max_open_fee.map(|fee| fee.0),
     };
-    let (app, idempotency) = (call.caller.app()?, call.idempotency());
+    let (app, idempotency) = (call.caller.app()?, call.idempotency.clone());
     let operation = call.state.service.pay(app, &params.uuid, request, idempotency).await?;
     operations::answer(&call, operation, params.wait).await
 }
