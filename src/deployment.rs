@@ -10,6 +10,7 @@ pub use copy::{Copied, CopyError, copy, undo as undo_copy};
 pub use rewrap::{Rewrapped, rewrap};
 pub use store::{OpenStoreError, open_store};
 
+use crate::app::keys;
 use crate::config::{DeploymentSection, SealSection, SecretSource};
 use crate::error::StoreError;
 use crate::model::Network;
@@ -95,8 +96,8 @@ pub async fn open(
     let context = SealContext {
         deployment: &section.name,
         network: section.network.as_str(),
-        owner: "deployment",
-        field: "key_check",
+        owner: keys::DEPLOYMENT,
+        field: keys::field::KEY_CHECK,
     };
     loop {
         let found = store.get(&repo::key::<Deployment>(ID)).await?;

@@ -195,7 +195,7 @@ async fn a_worker_does_not_look_for_more_when_what_it_is_at_changes() {
         for n in 0..20 {
             let change = |operation: &mut Operation| {
                 operation.progress = n.to_string();
-                Ok::<_, StoreError>(Some(Vec::new()))
+                Ok::<_, StoreError>(true)
             };
             repo::modify::<Operation, _>(&*looking, first.id.as_str(), change).await.unwrap();
         }
@@ -223,10 +223,9 @@ async fn what_runs_again_is_worked_on_again() {
             while freed.iter().any(|times| *times < rounds) {
                 for (operation, times) in all.iter().zip(&mut freed) {
                     let free = |operation: &mut Operation| {
-                        Ok::<_, StoreError>(operation.free(OffsetDateTime::now_utc()).then(|| {
-                            *times += 1;
-                            Vec::new()
-                        }))
+                        let is_freed = operation.free(OffsetDateTime::now_utc());
+                        *times += u32::from(is_freed);
+                        Ok::<_, StoreError>(is_freed)
                     };
                     repo::modify::<Operation, _>(&*freeing, operation.id.as_str(), free).await.unwrap();
                 }

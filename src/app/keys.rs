@@ -9,6 +9,9 @@ use rand::Rng;
 use std::sync::Arc;
 use zeroize::Zeroizing;
 
+/// The owner of what belongs to no node. It is part of what is sealed and never changes.
+pub const DEPLOYMENT: &str = "deployment";
+
 /// The names of the sealed fields. They are part of what is sealed and never change.
 pub mod field {
     /// aezeed mnemonic.
@@ -19,6 +22,12 @@ pub mod field {
     pub const MACAROON_ROOT_KEY: &str = "macaroon_root_key";
     /// Key of idempotent invoices' preimages.
     pub const INVOICE_KEY: &str = "invoice_key";
+    /// The private key of the deployment's CA.
+    pub const CA_KEY: &str = "ca_key";
+    /// What shows that the sealing keys are the right ones.
+    pub const KEY_CHECK: &str = "key_check";
+    /// What the treasury of `dev` is made of.
+    pub const TREASURY: &str = "treasury";
 }
 
 /// Seals and opens for one deployment.
@@ -36,11 +45,17 @@ impl Keys {
         Self { sealer, deployment, network }
     }
 
+    /// The deployment's name.
+    #[must_use]
+    pub fn deployment(&self) -> &str {
+        &self.deployment
+    }
+
     fn context<'a>(&'a self, owner: &'a str, field: &'a str) -> SealContext<'a> {
         SealContext { deployment: &self.deployment, network: self.network.as_str(), owner, field }
     }
 
-    /// Seals `plaintext` as `field` of `owner` (a node's id, or `deployment`).
+    /// Seals `plaintext` as `field` of `owner` (a node's id, or [`DEPLOYMENT`]).
     pub fn seal(&self, owner: &str, field: &str, plaintext: &[u8]) -> Result<Sealed, SealError> {
         self.sealer.seal(&self.context(owner, field), plaintext)
     }
@@ -74,5 +89,59 @@ impl Keys {
         let mut nonce = [0u8; 16];
         rand::rng().fill_bytes(&mut nonce);
         Ok(bake(&self.root_key(node)?, nonce, &grant.ops(), caveats))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::seal::SealKey;
+
+    /// What was sealed before: what a secret is sealed for must never change, or none that is stored opens any more.
+    #[test]
+    fn what_was_stored_opens() {
+        let keys =
+            Keys::new(Arc::new(Sealer::single(SealKey::from_bytes([7; 32]))), "test".to_owned(), Network::Simnet);
+        let stored = [
+            (
+                "n1",
+                field::SEED,
+                r#"{"v":1,"nonce":"OvCk560dflxX7g4S6812wESgtiTJb3L+","ct":"/3s2WlI3ElDBxQUXN4mB6eIcNRk="}"#,
+            ),
+            (
+                "n1",
+                field::WALLET_PASSWORD,
+                r#"{"v":1,"nonce":"IeL7ptTFr5X3kndU0HUOFx9M/SdgWenD","ct":"lbU2a25AhwnuN/go5Y4IaI6ZULWtXtnAVbvXH2SxDg=="}"#,
+            ),
+            (
+                "n1",
+                field::MACAROON_ROOT_KEY,
+                r#"{"v":1,"nonce":"7wGpgvs0dnDC32uypIzkfCjG5MtlRpPp","ct":"URmtejudH3E+lGhkr50eYl3UcAqwNMrlrGnN/dSAovxb"}"#,
+            ),
+            (
+                "n1",
+                field::INVOICE_KEY,
+                r#"{"v":1,"nonce":"gt6+8/1DJV7T9MSa5V1tAqpZ51mWj2yJ","ct":"Vu7v7VanoqcINaCTTAw876MutoUsM+qW4qQv"}"#,
+            ),
+            (
+                DEPLOYMENT,
+                field::CA_KEY,
+                r#"{"v":1,"nonce":"tUWlUIZT/h7bj2f8qNlU8Ck8N9wGFRVk","ct":"K2GAORRjydkETKQutl6/wAXNec5aOQ=="}"#,
+            ),
+            (
+                DEPLOYMENT,
+                field::KEY_CHECK,
+                r#"{"v":1,"nonce":"VmglUxrMH7BcjJ6P8qK7/PZD/xhkclda","ct":"MZSkArJILCex3T5rhdazTZYKwiFldV81eg=="}"#,
+            ),
+            (
+                DEPLOYMENT,
+                field::TREASURY,
+                r#"{"v":1,"nonce":"KaLtuKhb5DMu+w3DCk0d5yKjGKXeQpp9","ct":"+dpSSY3seJsSHP+QSvqzSpNXUYDJRH0f"}"#,
+            ),
+        ];
+        for (owner, name, sealed) in stored {
+            let sealed: Sealed = serde_json::from_str(sealed).unwrap();
+            assert_eq!(&**keys.open(owner, name, &sealed).unwrap(), name.as_bytes(), "{name}");
+        }
     }
 }

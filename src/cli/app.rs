@@ -118,7 +118,7 @@ async fn change(id: &AppId, limits: &LimitArgs, config: &ConfigArgs) -> Result<(
     let changed = repo::modify::<App, Failure>(&*store, id.as_str(), |app| {
         limits.apply(&mut app.limits);
         refuse_unset(config.deployment.network, &app.limits)?;
-        Ok(Some(Vec::new()))
+        Ok(true)
     });
     match changed.await? {
         Some(_) => println!("the limits of app {id} are changed"),

@@ -2,7 +2,7 @@
 
 use super::admin::{self, Admin, ListArgs, shown};
 use super::{ConfigArgs, Failure, Output};
-use crate::app::fleet::{Deployment, Fleet, JoinToken};
+use crate::app::fleet::{Fleet, JoinToken};
 use crate::clock::SystemClock;
 use crate::model::HostId;
 use crate::model::host::{Enrolment, Host};
@@ -53,10 +53,8 @@ pub async fn run(command: HostCommand) -> Result<(), Failure> {
 }
 
 async fn fleet(admin: &Admin) -> Result<Fleet, Failure> {
-    let section = &admin.config.deployment;
-    let deployment = Deployment { name: &section.name, network: section.network };
     let life = time::Duration::days(admin.config.agents.certificate_days.into());
-    Ok(Fleet::open(Arc::clone(&admin.store), Arc::new(SystemClock), &admin.sealer, deployment, life).await?)
+    Ok(Fleet::open(Arc::clone(&admin.store), Arc::new(SystemClock), &admin.keys, life).await?)
 }
 
 async fn invite(slots: u16, again: Option<HostId>, json: bool, config: &ConfigArgs) -> Result<(), Failure> {

@@ -107,10 +107,10 @@ async fn revoke(id: String, config: &ConfigArgs) -> Result<(), Failure> {
     let Admin { store, .. } = admin::open(config).await?;
     let revoked = repo::modify::<ApiKeyRecord, StoreError>(&*store, id.as_str(), |key| {
         if key.revoked_at.is_some() {
-            return Ok(None);
+            return Ok(false);
         }
         key.revoked_at = Some(now());
-        Ok(Some(Vec::new()))
+        Ok(true)
     });
     match revoked.await? {
         Some(_) => println!("key {id} is revoked"),

@@ -111,7 +111,7 @@ async fn retry(id: &OperationId, config: &ConfigArgs) -> Result<(), Failure> {
     let freed = repo::modify::<Operation, Failure>(&*store, id.as_str(), |operation| {
         let state = operation.state.name();
         if operation.free(now()) {
-            return Ok(Some(Vec::new()));
+            return Ok(true);
         }
         Err(Failure::Failed(format!("operation {id} is not parked, it is {state}")))
     });

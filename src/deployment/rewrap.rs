@@ -1,13 +1,12 @@
 //! Sealing again under the newest key what older ones sealed, so that an older key can be destroyed.
 
 use super::{Deployment, ID};
-use crate::app::keys::{Keys, field};
+use crate::app::keys::{DEPLOYMENT, Keys, field};
 use crate::error::{Error, Result};
 use crate::model::deployment::Authority;
 use crate::model::node::Node;
 use crate::seal::{Sealed, Sealer};
-use crate::store::repo;
-use crate::store::{Store, Write};
+use crate::store::{Store, repo};
 
 /// How many secrets were sealed again.
 pub type Rewrapped = usize;
@@ -47,12 +46,12 @@ impl Again<'_> {
     async fn node(&self, store: &dyn Store, id: &str) -> Result<usize> {
         let mut done = 0;
         repo::modify::<Node, Error>(store, id, |node| {
-            let Some(secrets) = &mut node.secrets else { return Ok(None) };
+            let Some(secrets) = &mut node.secrets else { return Ok(false) };
             done = self.seal(id, field::SEED, &mut secrets.seed)?
                 + self.seal(id, field::WALLET_PASSWORD, &mut secrets.wallet_password)?
                 + self.seal(id, field::MACAROON_ROOT_KEY, &mut secrets.macaroon_root_key)?
                 + self.seal(id, field::INVOICE_KEY, &mut secrets.invoice_key)?;
-            Ok(changed(done))
+            Ok(done > 0)
         })
         .await?;
         Ok(done)
@@ -61,8 +60,8 @@ impl Again<'_> {
     async fn authority(&self, store: &dyn Store) -> Result<usize> {
         let mut done = 0;
         repo::modify::<Authority, Error>(store, Authority::ID, |authority| {
-            done = self.seal("deployment", "ca_key", &mut authority.key)?;
-            Ok(changed(done))
+            done = self.seal(DEPLOYMENT, field::CA_KEY, &mut authority.key)?;
+            Ok(done > 0)
         })
         .await?;
         Ok(done)
@@ -73,21 +72,17 @@ impl Again<'_> {
         repo::modify::<Deployment, Error>(store, ID, |deployment| {
             done = deployment.key_checks.iter().filter(|check| self.sealer.is_outdated(check)).count();
             deployment.key_checks.retain(|check| !self.sealer.is_outdated(check));
-            Ok(changed(done))
+            Ok(done > 0)
         })
         .await?;
         Ok(done)
     }
 }
 
-fn changed(done: usize) -> Option<Vec<Write>> {
-    (done > 0).then(Vec::new)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::app::fleet::{self, Fleet};
+    use crate::app::fleet::Fleet;
     use crate::clock::{SharedClock, SystemClock};
     use crate::config::DeploymentSection;
     use crate::model::node::{Funding, Phase, Secrets};
@@ -140,15 +135,14 @@ mod tests {
         let store: Arc<dyn Store> = Arc::new(store);
         let ours = DeploymentSection { name: "ours".to_owned(), network: Network::Simnet };
         let (now, clock) = (OffsetDateTime::now_utc(), Arc::new(SystemClock) as SharedClock);
-        let which = fleet::Deployment { name: "ours", network: Network::Simnet };
         let life = time::Duration::days(1);
-        let open_fleet = async |sealer: Sealer| {
-            let fleet = Fleet::open(Arc::clone(&store), Arc::clone(&clock), &sealer, which, life).await;
+        let open_fleet = async |keys: Keys| {
+            let fleet = Fleet::open(Arc::clone(&store), Arc::clone(&clock), &keys, life).await;
             fleet.map(|fleet| fleet.ca().fingerprint().to_string())
         };
 
         super::super::open(&*store, &sealer(&[1]), &ours, now).await.unwrap();
-        let authority = open_fleet(sealer(&[1])).await.unwrap();
+        let authority = open_fleet(keys(&[1])).await.unwrap();
         let node = node(&keys(&[1]));
         store.commit(vec![repo::create(&node).unwrap()]).await.unwrap();
 
@@ -158,7 +152,7 @@ mod tests {
         assert_eq!(rewrap(&*store, &both, &both_keys).await.unwrap(), 0);
 
         super::super::open(&*store, &sealer(&[2]), &ours, now).await.unwrap();
-        assert_eq!(open_fleet(sealer(&[2])).await.unwrap(), authority);
+        assert_eq!(open_fleet(keys(&[2])).await.unwrap(), authority);
         let read = repo::get::<Node>(&*store, node.id.as_str()).await.unwrap().unwrap().value;
         for name in [field::SEED, field::WALLET_PASSWORD, field::MACAROON_ROOT_KEY, field::INVOICE_KEY] {
             assert_eq!(&**keys(&[2]).open_of(&read, name).unwrap(), name.as_bytes());

@@ -2,7 +2,7 @@
 
 use super::MasterError;
 use crate::app::feed::Feed;
-use crate::app::fleet::{Deployment, Fleet};
+use crate::app::fleet::Fleet;
 use crate::app::keys::Keys;
 use crate::app::lease::{Lease, Observer};
 use crate::app::lnds::Lnds;
@@ -38,9 +38,9 @@ pub(super) async fn build(config: &Config) -> Result<Built, MasterError> {
     let section = &config.deployment;
     deployment::open(&*store, &sealer, section, clock.now()).await?;
 
-    let which = Deployment { name: &section.name, network: section.network };
+    let keys = Keys::new(sealer, section.name.clone(), section.network);
     let life = time::Duration::days(config.agents.certificate_days.into());
-    let fleet = Fleet::open(Arc::clone(&store), Arc::clone(&clock), &sealer, which, life).await?;
+    let fleet = Fleet::open(Arc::clone(&store), Arc::clone(&clock), &keys, life).await?;
     let id = MasterId::random(&mut rand::rng());
     let credentials = fleet.master_credentials(&id)?;
     let ttl = config.master.lease_ttl;
@@ -48,7 +48,7 @@ pub(super) async fn build(config: &Config) -> Result<Built, MasterError> {
         feed: Feed::new(),
         lease: Lease::new(id.clone(), ttl, Arc::clone(&clock)),
         observer: Observer::new(ttl),
-        keys: Keys::new(sealer, section.name.clone(), section.network),
+        keys,
         lnds: Lnds::default(),
         agents: Agents::new(fleet.trust(), credentials.clone()),
         treasury,

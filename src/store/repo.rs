@@ -2,9 +2,9 @@
 
 use super::{Document, Expect, IndexEntry, Key, Query, Result, Store, Version, Write};
 use crate::error::StoreError;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde::de::value::MapDeserializer;
-use serde::Serialize;
 
 /// How many documents are asked for at once where all are wanted.
 const PAGE: usize = 500;
@@ -173,27 +173,27 @@ pub async fn list_all<T: Entity>(store: &dyn Store, index: Option<IndexEntry>) -
     }
 }
 
-/// Reads, changes and writes one document, again and again while others change it in between. `change` returns what else
-/// belongs into the same commit, or `None` to leave everything as it is. `Ok(None)`: there is no such document.
+/// Reads, changes and writes one document, again and again while others change it in between. `change` says whether there is
+/// anything to write. `Ok(None)`: there is no such document.
 ///
 /// # Errors
-/// What `change` refuses, what the Store reports, and [`StoreError::Conflict`] where the expectation of one of the other
-/// writes does not hold: `change` has read nothing anew for those, so trying again would not help.
+/// What `change` refuses, and what the Store reports, but for conflicts.
 pub async fn modify<T: Entity + Clone, E: From<StoreError>>(
     store: &dyn Store,
     id: &str,
-    mut change: impl FnMut(&mut T) -> std::result::Result<Option<Vec<Write>>, E> + Send,
+    mut change: impl FnMut(&mut T) -> std::result::Result<bool, E> + Send,
 ) -> std::result::Result<Option<Versioned<T>>, E> {
     loop {
         let Some(mut current) = get::<T>(store, id).await? else { return Ok(None) };
-        let Some(mut writes) = change(&mut current.value)? else { return Ok(Some(current)) };
-        writes.insert(0, update(&current.value, current.version)?);
-        match store.commit(writes).await {
+        if !change(&mut current.value)? {
+            return Ok(Some(current));
+        }
+        match store.commit(vec![update(&current.value, current.version)?]).await {
             Ok(versions) => {
                 let version = versions.first().copied().unwrap_or(current.version);
                 return Ok(Some(Versioned { value: current.value, version }));
             }
-            Err(StoreError::Conflict { collection, id: changed }) if collection == T::COLLECTION && changed == id => {}
+            Err(StoreError::Conflict { .. }) => {}
             Err(e) => return Err(e.into()),
         }
     }

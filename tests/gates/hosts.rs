@@ -3,7 +3,7 @@
 
 use super::{files_named, setup, store};
 use crate::harness::{self, Answer, Api, Deployment, Setup, eventually};
-use scale_lnd::app::fleet::{self, Fleet};
+use scale_lnd::app::fleet::Fleet;
 use scale_lnd::app::lnds::Lnds;
 use scale_lnd::clock::SystemClock;
 use scale_lnd::error::Error;
@@ -18,9 +18,8 @@ use scale_lnd::lndserver::proto::{
 use scale_lnd::model::host::Host;
 use scale_lnd::model::node::{Endpoint, Node};
 use scale_lnd::model::work::create::{FundingRequest, FundingState};
-use scale_lnd::model::{MasterId, Network, NodeId};
+use scale_lnd::model::{MasterId, NodeId};
 use scale_lnd::pki::Credentials;
-use scale_lnd::seal::Sealer;
 use scale_lnd::store::repo::{self, Entity};
 use scale_lnd::store::sqlite::SqliteStore;
 use serde_json::{Value, json};
@@ -166,7 +165,7 @@ async fn identity(d: &Deployment, node: &Node) -> String {
 async fn change<T: Entity + Clone>(opened: &SqliteStore, id: &str, change: impl Fn(&mut T) + Send + Sync) {
     let changed = repo::modify::<T, Error>(opened, id, |value| {
         change(value);
-        Ok(Some(Vec::new()))
+        Ok(true)
     });
     changed.await.unwrap().expect("it is there");
 }
@@ -257,10 +256,8 @@ fn a_host_that_lies_or_refuses_costs_a_slot_at_most() {
         let host = joined(&opened, host.as_str()).await;
         let other = d.another_host("-2", 1).await;
         joined(&opened, &other).await;
-        let sealer = Sealer::from_file(&d.path("seal.key")).unwrap();
-        let deployment = fleet::Deployment { name: "test", network: Network::Simnet };
         let life = time::Duration::days(1);
-        let fleet = Fleet::open(opened.clone(), Arc::new(SystemClock), &sealer, deployment, life).await.unwrap();
+        let fleet = Fleet::open(opened.clone(), Arc::new(SystemClock), &store::keys(&d), life).await.unwrap();
         let strangers = strangers_lnd(&fleet, &opened, &other).await;
         let (liar, api) = (Liar::takes_over(&mut d, &host, &fleet).await, d.api());
         let taken = async || repo::get::<Host>(&*opened, host.id.as_str()).await.unwrap().unwrap().value.slots.len();

@@ -1,17 +1,17 @@
 //! Nodes that cannot be called: 503 with Retry-After and a code each; and none of them slows another.
 
+use super::store;
 use crate::harness::world::world;
 use crate::harness::{Api, Deployment, Setup, eventually};
 use futures::future::join_all;
-use scale_lnd::app::fleet::{self, Fleet};
+use scale_lnd::app::fleet::Fleet;
 use scale_lnd::clock::SystemClock;
 use scale_lnd::dev::btcd::{Btcd, mature_chain, start_chain};
 use scale_lnd::dev::reaper::Signal;
 use scale_lnd::lndserver::client::{Agents, Order};
+use scale_lnd::model::MasterId;
 use scale_lnd::model::host::Host;
 use scale_lnd::model::node::{Claim, Node};
-use scale_lnd::model::{MasterId, Network};
-use scale_lnd::seal::Sealer;
 use scale_lnd::store::repo;
 use scale_lnd::store::sqlite::{SqliteOptions, SqliteStore};
 use serde_json::json;
@@ -190,10 +190,8 @@ pub async fn a_node_that_was_stopped_by_an_order_says_so(d: &Deployment) {
     let api = d.api();
     let id = d.node_id("alice").await;
     let store = Arc::new(SqliteStore::open(&d.path("store.db"), SqliteOptions::default()).await.unwrap());
-    let sealer = Sealer::from_file(&d.path("seal.key")).unwrap();
-    let deployment = fleet::Deployment { name: "test", network: Network::Simnet };
     let life = time::Duration::days(1);
-    let fleet = Fleet::open(store.clone(), Arc::new(SystemClock), &sealer, deployment, life).await.unwrap();
+    let fleet = Fleet::open(store.clone(), Arc::new(SystemClock), &store::keys(d), life).await.unwrap();
     let own = fleet.master_credentials(&MasterId::random(&mut rand::rng())).unwrap();
     let agents = Agents::new(fleet.trust(), own);
     let node = repo::get::<Node>(&*store, &id).await.unwrap().unwrap().value;

@@ -2,7 +2,8 @@
 //! own on loopback, all beneath a reaper.
 
 use crate::harness::within;
-use scale_lnd::app::fleet::{Deployment, Fleet, JoinToken};
+use scale_lnd::app::fleet::{Fleet, JoinToken};
+use scale_lnd::app::keys::Keys;
 use scale_lnd::clock::Clock;
 use scale_lnd::dev::reaper::{Options, Reaper, Signal, Spawn, Spawned};
 use scale_lnd::lndserver::client::{Agents, Order};
@@ -62,9 +63,9 @@ pub struct World {
 }
 
 async fn open_fleet(store: &Arc<SqliteStore>, clock: &Arc<MovedClock>, life: time::Duration) -> Fleet {
-    let sealer = Sealer::single(SealKey::from_bytes([7; 32]));
-    let deployment = Deployment { name: "test", network: Network::Simnet };
-    Fleet::open(store.clone(), clock.clone(), &sealer, deployment, life).await.unwrap()
+    let sealer = Arc::new(Sealer::single(SealKey::from_bytes([7; 32])));
+    let keys = Keys::new(sealer, "test".to_owned(), Network::Simnet);
+    Fleet::open(store.clone(), clock.clone(), &keys, life).await.unwrap()
 }
 
 /// An agent's process.
@@ -182,7 +183,7 @@ impl World {
         let node = NodeId::random(&mut rand::rng());
         repo::modify::<Host, scale_lnd::error::StoreError>(&*self.store, host.as_str(), |host| {
             host.slots.insert(slot, node.clone());
-            Ok(Some(Vec::new()))
+            Ok(true)
         })
         .await
         .unwrap();

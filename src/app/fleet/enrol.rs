@@ -71,7 +71,7 @@ impl Fleet {
             };
             (host.address, host.agent_port) = (Some(address.0), Some(address.1));
             answer = Some(Enrolled { certificate_pem, host: host.id.clone(), generation: host.generation });
-            Ok::<_, EnrolError>(Some(Vec::new()))
+            Ok::<_, EnrolError>(true)
         };
         let enrolled = repo::modify::<Host, EnrolError>(&*self.store, id.as_str(), enrol).await;
         alarm(&enrolled, id.as_str());
@@ -103,7 +103,7 @@ impl Fleet {
                 *expires_at = issued.validity.not_after;
             }
             answer = Some(issued.cert_pem);
-            Ok(Some(Vec::new()))
+            Ok(true)
         };
         let renewed = repo::modify::<Host, EnrolError>(&*self.store, host_id, renew).await;
         alarm(&renewed, host_id);

@@ -9,13 +9,13 @@ mod report;
 #[cfg(test)]
 mod tests;
 
+use super::keys::Keys;
 use crate::clock::SharedClock;
 use crate::error::{Error, Result};
 use crate::model::host::{Enrolment, Host, Invitation, token_digest};
 use crate::model::node::Node;
-use crate::model::{HostId, MasterId, Network};
+use crate::model::{HostId, MasterId};
 use crate::pki::{Ca, CaCert, Credentials, Identity, PkiError, Trust};
-use crate::seal::Sealer;
 use crate::store::{Store, repo};
 use rand::Rng;
 use secrecy::{ExposeSecret, SecretString};
@@ -54,26 +54,16 @@ impl JoinToken {
     }
 }
 
-/// Which deployment this is, as secrets are sealed for it.
-#[derive(Debug, Clone, Copy)]
-pub struct Deployment<'a> {
-    /// Its name.
-    pub name: &'a str,
-    /// Its network.
-    pub network: Network,
-}
-
 impl Fleet {
     /// Opens the deployment's certificate authority, or makes it if there is none. `certificate_life` is for the
     /// certificates of masters and agents.
     pub async fn open(
         store: Arc<dyn Store>,
         clock: SharedClock,
-        sealer: &Sealer,
-        deployment: Deployment<'_>,
+        keys: &Keys,
         certificate_life: Duration,
     ) -> Result<Self> {
-        let ca = authority::load_or_create(&*store, &clock, sealer, deployment).await?;
+        let ca = authority::load_or_create(&*store, &clock, keys).await?;
         Ok(Self { store, clock, ca, certificate_life })
     }
 
@@ -152,12 +142,12 @@ impl Fleet {
         repo::modify::<Host, Error>(&*self.store, id.as_str(), |host| {
             let (fresh, invitation) = self.invitation(&host.id, host.generation);
             match &mut host.enrolment {
-                Enrolment::Revoked => return Ok(None),
+                Enrolment::Revoked => return Ok(false),
                 Enrolment::Invited(old) => *old = invitation,
                 Enrolment::Enrolled { reinvitation, .. } => *reinvitation = Some(invitation),
             }
             token = Some(fresh);
-            Ok(Some(Vec::new()))
+            Ok(true)
         })
         .await?;
         Ok(token)
@@ -168,7 +158,7 @@ impl Fleet {
     pub async fn revoke_host(&self, id: &HostId) -> Result<bool> {
         let revoked = repo::modify::<Host, Error>(&*self.store, id.as_str(), |host| {
             host.enrolment = Enrolment::Revoked;
-            Ok(Some(Vec::new()))
+            Ok(true)
         })
         .await?;
         Ok(revoked.is_some())

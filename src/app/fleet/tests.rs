@@ -2,12 +2,12 @@
 
 use super::*;
 use crate::clock::SystemClock;
-use crate::model::NodeId;
 use crate::model::host::HostReport;
 use crate::model::node::{Backup, BackupHead, Process, Runtime, WalletState};
 use crate::model::placing::Pulse;
+use crate::model::{Network, NodeId};
 use crate::pki::{self, Peer};
-use crate::seal::SealKey;
+use crate::seal::{SealKey, Sealer};
 use crate::store::repo::Entity;
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
 use std::net::IpAddr;
@@ -42,7 +42,7 @@ impl World {
     async fn place(&self, host: &HostId, node: Option<&NodeId>) {
         repo::modify::<Host, Error>(&*self.store, host.as_str(), |host| {
             host.slots = node.iter().map(|node| (0, (*node).clone())).collect();
-            Ok(Some(Vec::new()))
+            Ok(true)
         })
         .await
         .unwrap();
@@ -54,9 +54,8 @@ impl World {
 }
 
 async fn open(store: &Arc<SqliteStore>, key: &SealKey) -> Result<Fleet> {
-    let deployment = Deployment { name: "test", network: Network::Simnet };
-    let sealer = Sealer::single(key.clone());
-    Fleet::open(store.clone(), Arc::new(SystemClock), &sealer, deployment, Duration::DAY).await
+    let keys = Keys::new(Arc::new(Sealer::single(key.clone())), "test".to_owned(), Network::Simnet);
+    Fleet::open(store.clone(), Arc::new(SystemClock), &keys, Duration::DAY).await
 }
 
 fn said(node: &NodeId, sequence: u64, process: Process) -> Report {
@@ -121,7 +120,7 @@ async fn a_flood_of_backups_leaves_the_good_one_and_the_newest_few() {
         if number == 3 {
             let good = |head: &mut BackupHead| {
                 head.good = Some(3);
-                Ok::<_, Error>(Some(Vec::new()))
+                Ok::<_, Error>(true)
             };
             repo::modify(&*world.store, node.as_str(), good).await.unwrap();
         }
@@ -148,7 +147,7 @@ async fn a_host_that_reports_has_a_pulse() {
     assert_eq!(world.get::<Pulse>(host.as_str()).await, Some(first.clone()));
     repo::modify::<Pulse, Error>(&*world.store, host.as_str(), |pulse| {
         pulse.at = first.at - Duration::minutes(1);
-        Ok(Some(Vec::new()))
+        Ok(true)
     })
     .await
     .unwrap();

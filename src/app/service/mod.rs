@@ -33,12 +33,13 @@ use time::OffsetDateTime;
 /// A page of operations and the cursor of the next.
 pub type OperationPage = (Vec<Versioned<Operation>>, Option<String>);
 
-/// What an Idempotency-Key asks for: stored with the operation, in the same commit.
+/// What an Idempotency-Key stands for: (API key, key) and the request it came with. Stored with the operation, in the same
+/// commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Idempotency {
-    /// Digest of the API key's id and the Idempotency-Key.
+    /// Digest of the API key's id and the key; the id of the record.
     pub id: String,
-    /// SHA-256 of the request, hexadecimal.
+    /// SHA-256 of the route and its parameters, hexadecimal.
     pub request_sha256: String,
 }
 
@@ -179,7 +180,7 @@ impl Service {
         let now = self.parts.clock.now();
         let freed = repo::modify::<Operation, Problem>(&*self.parts.store, id.as_str(), |operation| {
             if operation.free(now) {
-                return Ok(Some(Vec::new()));
+                return Ok(true);
             }
             Err(Problem::Refused(Refusal::new(Code::NotParked, "the operation is not parked")))
         });

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::{
+    app::keys,
     dev::{error::DevError, files::write_private},
     lnd::macaroon::RootKey,
     seal::{SealContext, Sealed, Sealer},
@@ -44,7 +45,8 @@ impl Drop for TreasurySecrets {
 impl TreasurySecrets {
     /// Those in the file, or new ones, which then are in the file and were read back from it.
     pub fn load_or_make(path: &Path, sealer: &Sealer, deployment: &str) -> Result<Self, DevError> {
-        let context = SealContext { deployment, network: "simnet", owner: "deployment", field: "treasury" };
+        let context =
+            SealContext { deployment, network: "simnet", owner: keys::DEPLOYMENT, field: keys::field::TREASURY };
         if !path.exists() {
             let text = Zeroizing::new(serde_json::to_vec(&Self::random()?).map_err(unusable)?);
             let sealed = sealer.seal(&context, &text).map_err(unusable)?;

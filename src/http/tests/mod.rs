@@ -151,7 +151,7 @@ impl Api {
     pub async fn change<T: Entity + Clone>(&self, id: &str, change: impl Fn(&mut T) + Send + Sync) {
         let changed = repo::modify::<T, crate::error::StoreError>(&*self.store, id, |value| {
             change(value);
-            Ok(Some(Vec::new()))
+            Ok(true)
         });
         changed.await.expect("commits").expect("exists");
     }
