@@ -1,4 +1,4 @@
-//! Small services that several workflows share: fee rates, the turn for scrypt, and how a node's lnd is to be run.
+//! Small services that several use: fee rates, and the turn for scrypt.
 
 use super::Parts;
 use crate::error::Result;
@@ -6,6 +6,7 @@ use crate::lnd::client::LndClient;
 use crate::lnd::macaroon::Macaroon;
 use crate::lnd::{LndError, LndErrorKind};
 use crate::model::HostId;
+use crate::model::amount::Sat;
 use crate::model::node::Node;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -42,7 +43,7 @@ impl Parts {
             let passing = matches!(error.kind, LndErrorKind::Refused | LndErrorKind::NotFound);
             if passing { LndError::new(LndErrorKind::Unknown, error.message) } else { error }
         })?;
-        let sat_per_kw = u64::try_from(estimate.sat_per_kw).unwrap_or(0);
+        let sat_per_kw = Sat::from_lnd(estimate.sat_per_kw).0;
         Ok(sat_per_kw.div_ceil(250).max(1))
     }
 

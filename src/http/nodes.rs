@@ -12,6 +12,7 @@ use crate::lnd::LndError;
 use crate::lnd::client::LndClient;
 use crate::lnd::macaroon::{Grant, Macaroon};
 use crate::lnd::proto::lnrpc;
+use crate::model::amount::Sat;
 use crate::model::ids::{NodeId, Uuid};
 use crate::model::node::{Funding, Node, Phase};
 use crate::model::problem::Refusal;
@@ -172,7 +173,7 @@ fn receivable(channel: &lnrpc::Channel) -> u64 {
 
 fn above_reserve(balance_sat: i64, constraints: Option<&lnrpc::ChannelConstraints>) -> u64 {
     let reserve_sat = constraints.map_or(0, |constraints| constraints.chan_reserve_sat);
-    u64::try_from(balance_sat).unwrap_or(0).saturating_sub(reserve_sat)
+    Sat::from_lnd(balance_sat).0.saturating_sub(reserve_sat)
 }
 
 /// The app's nodes, deleted ones too, in no order that means anything.

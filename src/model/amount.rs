@@ -17,6 +17,12 @@ pub struct Sat(pub u64);
 pub struct Msat(pub u64);
 
 impl Sat {
+    /// An amount as lnd's messages have it. What is below zero counts as nothing.
+    #[must_use]
+    pub fn from_lnd(sat: i64) -> Self {
+        Self(u64::try_from(sat).unwrap_or(0))
+    }
+
     /// In thousandths. Saturates, far above all the bitcoin there can be.
     #[must_use]
     pub fn to_msat(self) -> Msat {
@@ -37,6 +43,12 @@ impl Sat {
 }
 
 impl Msat {
+    /// An amount as lnd's messages have it. What is below zero counts as nothing.
+    #[must_use]
+    pub fn from_lnd(msat: i64) -> Self {
+        Self(u64::try_from(msat).unwrap_or(0))
+    }
+
     /// In whole satoshi, rounded up: what a limit or a reserve has to count.
     #[must_use]
     pub fn to_sat_ceil(self) -> Sat {

@@ -128,8 +128,7 @@ impl Service {
         if !channel.initiator {
             return Ok(None);
         }
-        let sat = |amount: i64| Sat(u64::try_from(amount).unwrap_or(0));
-        let (capacity, commit_fee) = (sat(channel.capacity), sat(channel.commit_fee));
+        let (capacity, commit_fee) = (Sat::from_lnd(channel.capacity), Sat::from_lnd(channel.commit_fee));
         if request.force {
             return CloseFee::forced(capacity, commit_fee, request.max_fee).map(Some);
         }

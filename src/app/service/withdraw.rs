@@ -2,7 +2,7 @@
 //! otherwise.
 
 use super::super::refuse;
-use super::super::workflows::wallet;
+use super::super::workflows::coins;
 use super::accept::{Accepted, Proposal};
 use super::{Idempotency, ReadyNode, Service, WithdrawRequest};
 use crate::model::amount::Sat;
@@ -68,14 +68,14 @@ impl Service {
     async fn affordable(&self, node: &ReadyNode, request: &WithdrawRequest) -> Result<Affordable, Refusal> {
         let ReadyNode { lnd, read, .. } = node;
         let balance = lnd.wallet_balance(read).await.map_err(|e| refuse::lnd(&e))?;
-        let confirmed = Sat(u64::try_from(balance.confirmed_balance).unwrap_or(0));
+        let confirmed = Sat::from_lnd(balance.confirmed_balance);
         let amount = match request.amount {
             WithdrawAmount::Sat(amount) => amount,
             WithdrawAmount::All => confirmed,
         };
         let max_fee_sat = request.max_fee.unwrap_or_else(|| Sat(amount.0 / 100).max(Sat(2_000)));
         let sat_per_vbyte = self.parts.fee_rate(lnd, read).await.map_err(|e| refuse::any(&e))?;
-        let coins = wallet(lnd, read).await.map_err(|e| refuse::any(&e))?.confirmed;
+        let coins = coins(lnd, read).await.map_err(|e| refuse::any(&e))?;
         match request.amount.least_fee(&coins, sat_per_vbyte) {
             Some(least) if least > max_fee_sat => Err(fee_too_high(least, max_fee_sat)),
             Some(_) => Ok(Affordable { amount, max_fee_sat }),

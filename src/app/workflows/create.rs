@@ -91,7 +91,7 @@ async fn leave_revoked_host(ctx: &Ctx, mut node: Versioned<Node>, work: &Create)
     })
 }
 
-fn free_slot(host: &mut Host, node: &mut Node) {
+pub(super) fn free_slot(host: &mut Host, node: &mut Node) {
     host.slots.retain(|_, holder| *holder != node.id);
     node.placement = None;
     node.endpoint = None;

@@ -2,11 +2,12 @@
 //! aside, never deleted.
 
 use super::super::step::{Advance, Ctx, Settle};
-use super::create::host_of;
+use super::create::{free_slot, host_of};
 use super::{Reached, reach};
 use crate::error::Result;
 use crate::lnd::proto::lnrpc::{GetTransactionsRequest, ListChannelsRequest};
 use crate::lndserver::client::Order;
+use crate::model::amount::Sat;
 use crate::model::node::Phase;
 use crate::model::operation::Operation;
 use crate::model::problem::{Code, Refusal};
@@ -36,7 +37,7 @@ async fn check(ctx: &Ctx, operation: &Operation) -> Result<Advance> {
             let mut node = reached.node;
             node.value.phase = Phase::Ready;
             let writes = vec![repo::update(&node.value, node.version)?];
-            Ok(Advance::Failed { refusal, spent_sat: crate::model::Sat(0), writes })
+            Ok(Advance::Failed { refusal, spent_sat: Sat(0), writes })
         }
     }
 }
@@ -49,7 +50,7 @@ async fn left_to_lose(reached: &Reached) -> Result<Option<Refusal>> {
     let pending = lnd.pending_channels(read).await?;
     let closing = pending.pending_force_closing_channels.len() + pending.waiting_close_channels.len();
     let opening = pending.pending_open_channels.len();
-    let money = u64::try_from(balance.total_balance).unwrap_or(0).saturating_add(locked(reached).await?);
+    let money = Sat::from_lnd(balance.total_balance).0.saturating_add(locked(reached).await?);
     if money == 0 && open + closing + opening == 0 && pending.total_limbo_balance == 0 {
         return Ok(None);
     }
@@ -90,10 +91,8 @@ async fn release(ctx: &Ctx, operation: &Operation) -> Result<Advance> {
     let order = Order { host: &host.value, epoch: ctx.claim.epoch() };
     // Done already is `Ok`; a refusal means that the slot is not free.
     ctx.parts.agents.remove_node(order, &node.value.id).await?;
-    host.value.slots.retain(|_, holder| *holder != node.value.id);
+    free_slot(&mut host.value, &mut node.value);
     node.value.phase = Phase::Deleted;
-    node.value.placement = None;
-    node.value.endpoint = None;
     let writes = vec![repo::update(&host.value, host.version)?, repo::update(&node.value, node.version)?];
     let result = json!({ "uuid": node.value.uuid, "deleted": true });
     Ok(Advance::Done { result, settle: Settle::OneNodeLess, writes })

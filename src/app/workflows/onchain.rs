@@ -10,6 +10,7 @@ use crate::lnd::proto::walletrpc::{FundPsbtRequest, TxTemplate, fund_psbt_reques
 use crate::model::OperationId;
 use crate::model::amount::Sat;
 use crate::model::work::onchain::SendStep;
+use crate::model::work::plan;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bitcoin::consensus::deserialize;
@@ -135,17 +136,16 @@ async fn publish(
 /// All that is confirmed, less what a transaction with all of it as inputs and one output costs; `None` where nothing is
 /// left. The reserve that lnd keeps for anchor channels stays.
 pub(super) async fn all_less_fee(lnd: &LndClient, read: &Macaroon, sat_per_vbyte: u64) -> Result<Option<Sat>> {
-    let coins = lnd.list_unspent(read, 1).await?;
+    let coins = super::opening::coins(lnd, read).await?;
     let balance = lnd.wallet_balance(read).await?;
-    let sum: u64 = coins.iter().filter_map(|c| u64::try_from(c.amount_sat).ok()).sum();
-    let reserved = u64::try_from(balance.reserved_balance_anchor_chan).unwrap_or(0);
+    let sum = Sat(coins.iter().map(|coin| coin.value_sat.0).sum());
+    let reserved = Sat::from_lnd(balance.reserved_balance_anchor_chan);
     // The change output that lnd may plan for is counted too: what is too much goes there, never to miners.
-    let tenths =
-        110 + 2 * 430 + coins.iter().map(|c| super::opening::input_vsize_tenths(c.address_type())).sum::<u64>();
-    let fee = tenths.div_ceil(10).saturating_mul(sat_per_vbyte);
+    let inputs: Vec<u64> = coins.iter().map(|coin| coin.input_vsize_tenths).collect();
+    let fee = plan::transaction_fee(&inputs, sat_per_vbyte);
     let left = sum.saturating_sub(reserved).saturating_sub(fee);
-    Ok((left >= DUST).then_some(Sat(left)))
+    Ok((left >= DUST).then_some(left))
 }
 
 /// Bitcoin Core's dust limit for the largest of the usual outputs, satoshi.
-const DUST: u64 = 546;
+const DUST: Sat = Sat(546);

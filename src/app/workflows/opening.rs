@@ -116,7 +116,7 @@ async fn pending_with_peer(lnd: &LndClient, read: &Macaroon, work: &Pay) -> Resu
     let of_peer = pending.into_iter().filter_map(|p| p.channel).filter(|c| c.remote_node_pub == work.terms.peer);
     Ok(of_peer.fold(Pending::None, |found, channel| match found {
         Pending::Carries(_) => found,
-        _ if u64::try_from(channel.local_balance).unwrap_or(0) >= needed.0 => Pending::Carries(channel.channel_point),
+        _ if Sat::from_lnd(channel.local_balance) >= needed => Pending::Carries(channel.channel_point),
         _ => Pending::TooSmall,
     }))
 }
@@ -129,13 +129,19 @@ async fn peer_address(ctx: &Ctx, lnd: &LndClient, read: &Macaroon, work: &Pay) -
     peers::known_address(&ctx.parts, lnd, read, &work.terms.peer).await
 }
 
-/// The coins that can be spent now.
+/// The coins that can be spent now, and what will be there.
 pub(in crate::app) async fn wallet(lnd: &LndClient, read: &Macaroon) -> Result<Wallet> {
     // In this order: money that a block confirms between the two counts twice for a moment, which at worst makes an opening
     // wait. The other way round it would not count at all, and the payment would fail for want of it.
     let balance = lnd.wallet_balance(read).await?;
+    let confirmed = coins(lnd, read).await?;
+    Ok(Wallet { confirmed, unconfirmed_sat: Sat::from_lnd(balance.unconfirmed_balance) })
+}
+
+/// The coins that can be spent now.
+pub(in crate::app) async fn coins(lnd: &LndClient, read: &Macaroon) -> Result<Vec<Coin>> {
     let unspent = lnd.list_unspent(read, 1).await?;
-    let confirmed = unspent
+    let coins = unspent
         .into_iter()
         .filter_map(|utxo| {
             let outpoint = utxo.outpoint.as_ref()?;
@@ -146,11 +152,11 @@ pub(in crate::app) async fn wallet(lnd: &LndClient, read: &Macaroon) -> Result<W
             })
         })
         .collect();
-    Ok(Wallet { confirmed, unconfirmed_sat: Sat(u64::try_from(balance.unconfirmed_balance).unwrap_or(0)) })
+    Ok(coins)
 }
 
 /// Virtual size of an input by the kind of its address, tenths of a vbyte (BIP 141, BIP 341: key path).
-pub(super) fn input_vsize_tenths(kind: AddressType) -> u64 {
+fn input_vsize_tenths(kind: AddressType) -> u64 {
     match kind {
         AddressType::TaprootPubkey | AddressType::UnusedTaprootPubkey => 580,
         AddressType::WitnessPubkeyHash | AddressType::UnusedWitnessPubkeyHash => 685,

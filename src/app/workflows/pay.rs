@@ -86,7 +86,7 @@ async fn send(ctx: &Ctx, operation: &Operation, work: &Pay, since: Option<Offset
 async fn follow(reached: &Reached, hash: [u8; 32]) -> Result<Payment> {
     let mut updates = reached.lnd.track_payment(&reached.read, hash)?;
     while let Some(payment) = updates.next().await? {
-        if is_final(&payment) {
+        if payment.is_final() {
             return Ok(payment);
         }
     }
@@ -114,7 +114,7 @@ async fn start(ctx: &Ctx, reached: &Reached, work: &Pay) -> Result<Started> {
     let mut updates = reached.lnd.send_payment(&macaroon, ask)?;
     loop {
         match updates.next().await {
-            Ok(Some(payment)) if is_final(&payment) => return Ok(Started::Ended(Box::new(payment))),
+            Ok(Some(payment)) if payment.is_final() => return Ok(Started::Ended(Box::new(payment))),
             Ok(Some(_)) => {}
             Ok(None) => return Err(unknown_end()),
             Err(e) if matches!(e.kind, LndErrorKind::AlreadyPaid | LndErrorKind::InTransition) => {
@@ -135,10 +135,6 @@ async fn start(ctx: &Ctx, reached: &Reached, work: &Pay) -> Result<Started> {
 
 fn signed(value: u64) -> Result<i64> {
     i64::try_from(value).map_err(|_| Error::Invariant("an amount beyond all bitcoin".to_owned()))
-}
-
-fn is_final(payment: &Payment) -> bool {
-    matches!(payment.status(), PaymentStatus::Succeeded | PaymentStatus::Failed)
 }
 
 fn unknown_end() -> Error {
@@ -172,7 +168,7 @@ fn judge(ctx: &Ctx, work: &Pay, payment: &Payment, since: Option<OffsetDateTime>
 }
 
 fn done(work: &Pay, payment: &Payment) -> Advance {
-    let msat = |value: i64| Msat(u64::try_from(value).unwrap_or(0)).to_sat_ceil();
+    let msat = |value: i64| Msat::from_lnd(value).to_sat_ceil();
     let opening_fee = work.opened.as_ref().map_or(Sat(0), |channel| channel.fee_sat);
     let spent = msat(payment.value_msat).saturating_add(msat(payment.fee_msat)).saturating_add(opening_fee);
     let result = json!({ "payment": payment, "channel": work.opened });

@@ -52,7 +52,7 @@ impl LndClient {
         self.unary(READ, self.lightning().list_payments(request)).await
     }
 
-    /// Starts a payment and follows it to its end, which is [`is_final`]. It goes on when this is dropped.
+    /// Starts a payment and follows it to its end, which [is final](lnrpc::Payment::is_final). It goes on when this is dropped.
     ///
     /// **An error here is not proof that nothing was paid:** look the hash up with [`LndClient::payment`] first.
     pub fn send_payment(

@@ -122,8 +122,10 @@ pub fn plan(terms: &PayTerms, wallet: &Wallet, sat_per_vbyte: u64) -> Result<Ope
     }
 }
 
-/// What a transaction with these inputs (tenths of a vbyte each), a funding output and a change output costs.
-fn transaction_fee(inputs: &[u64], sat_per_vbyte: u64) -> Sat {
+/// What a transaction with these inputs (tenths of a vbyte each) and two outputs costs, both of the largest of the usual
+/// kinds: a funding output, or any other, and change.
+#[must_use]
+pub fn transaction_fee(inputs: &[u64], sat_per_vbyte: u64) -> Sat {
     let tenths: u64 = 110 + 2 * 430 + inputs.iter().sum::<u64>();
     Sat(tenths.div_ceil(10).saturating_mul(sat_per_vbyte))
 }
