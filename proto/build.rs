@@ -23,7 +23,6 @@ const LND: &[&str] = &[
     "lnrpc/state.proto",
     "lnrpc/walletunlocker.proto",
     "routerrpc/router.proto",
-    "verrpc/verrpc.proto",
     "walletrpc/walletkit.proto",
 ];
 

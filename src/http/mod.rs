@@ -27,8 +27,6 @@ mod router;
 mod serve;
 mod values;
 
-pub use host::HostPort;
-pub use problem::status;
 pub use serve::{BoundServer, ServeError, check_certificate};
 
 use crate::app::Service;

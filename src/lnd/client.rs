@@ -10,13 +10,10 @@ mod onchain;
 mod payments;
 mod wallet;
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures::Stream;
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::metadata::{Ascii, MetadataValue};
@@ -31,7 +28,6 @@ use super::proto::lnrpc::lightning_client::LightningClient;
 use super::proto::lnrpc::state_client::StateClient;
 use super::proto::lnrpc::wallet_unlocker_client::WalletUnlockerClient;
 use super::proto::routerrpc::router_client::RouterClient;
-use super::proto::verrpc::versioner_client::VersionerClient;
 use super::proto::walletrpc::wallet_kit_client::WalletKitClient;
 use super::tls::{self, PinnedCert, TlsError};
 
@@ -89,10 +85,6 @@ impl LndClient {
 
     fn wallet_kit(&self) -> WalletKitClient<Channel> {
         WalletKitClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE)
-    }
-
-    fn versioner(&self) -> VersionerClient<Channel> {
-        VersionerClient::new(self.channel.clone())
     }
 
     /// Waits for a unary answer until the deadline. Dropping the future gives the call up at lnd, too, as far as lnd
@@ -166,14 +158,6 @@ impl<T: Send + 'static> Updates<T> {
     /// The next message; `None` when lnd ended the stream. May be dropped and called again.
     pub async fn next(&mut self) -> Result<Option<T>, LndError> {
         self.messages.recv().await.transpose()
-    }
-}
-
-impl<T> Stream for Updates<T> {
-    type Item = Result<T, LndError>;
-
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.messages.poll_recv(context)
     }
 }
 

@@ -173,7 +173,6 @@ mod tests {
             ("lnrpc.Lightning", include_str!("../../proto/lnrpc/lightning.proto")),
             ("routerrpc.Router", include_str!("../../proto/routerrpc/router.proto")),
             ("walletrpc.WalletKit", include_str!("../../proto/walletrpc/walletkit.proto")),
-            ("verrpc.Versioner", include_str!("../../proto/verrpc/verrpc.proto")),
         ];
         let client = concat!(
             include_str!("client/channels.rs"),
@@ -181,7 +180,8 @@ mod tests {
             include_str!("client/onchain.rs"),
             include_str!("client/payments.rs"),
         );
-        let mut called = BTreeSet::new();
+        // Asked by the tools of operators, who are given what reads.
+        let mut called = BTreeSet::from(["/verrpc.Versioner/GetVersion".to_owned()]);
         for (service, proto) in services {
             let rpcs =
                 proto.lines().filter_map(|line| line.trim_start().strip_prefix("rpc ")?.split([' ', '(']).next());

@@ -8,7 +8,6 @@ use std::fmt;
 
 use hmac::{Hmac, KeyInit, Mac};
 use prost::Message;
-use rand::CryptoRng;
 use sha2::Sha256;
 use time::{OffsetDateTime, UtcOffset};
 use zeroize::Zeroizing;
@@ -35,12 +34,6 @@ const STORAGE_ID: &[u8] = b"0";
 pub struct RootKey(Zeroizing<[u8; 32]>);
 
 impl RootKey {
-    pub fn generate(rng: &mut impl CryptoRng) -> Self {
-        let mut key = Zeroizing::new([0; 32]);
-        rng.fill_bytes(key.as_mut_slice());
-        Self(key)
-    }
-
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(Zeroizing::new(bytes))
     }

@@ -21,4 +21,3 @@ macro_rules! package {
 package!(lnrpc, "lnrpc", "Lightning, State and WalletUnlocker.");
 package!(routerrpc, "routerrpc", "Router: sending payments.");
 package!(walletrpc, "walletrpc", "WalletKit: PSBTs, leases, fees.");
-package!(verrpc, "verrpc", "Versioner.");

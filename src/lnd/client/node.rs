@@ -3,17 +3,12 @@
 use super::{LndClient, READ, SLOW, WRITE, request};
 use crate::lnd::LndError;
 use crate::lnd::macaroon::Macaroon;
-use crate::lnd::proto::{lnrpc, verrpc};
+use crate::lnd::proto::lnrpc;
 
 impl LndClient {
     pub async fn get_info(&self, macaroon: &Macaroon) -> Result<lnrpc::GetInfoResponse, LndError> {
         let request = request(macaroon, lnrpc::GetInfoRequest {})?;
         self.unary(READ, self.lightning().get_info(request)).await
-    }
-
-    pub async fn version(&self, macaroon: &Macaroon) -> Result<verrpc::Version, LndError> {
-        let request = request(macaroon, verrpc::VersionRequest {})?;
-        self.unary(READ, self.versioner().get_version(request)).await
     }
 
     /// Asks lnd to stop. The answer comes before it has: wait for the process to exit. Refused during recovery.
