@@ -68,9 +68,6 @@ impl Entity for ApiKeyRecord {
     fn id(&self) -> String {
         self.id.to_string()
     }
-    fn index(&self) -> Vec<IndexEntry> {
-        self.app.iter().map(|app| entry("app", app.as_str())).collect()
-    }
 }
 
 impl Entity for Host {
@@ -106,10 +103,9 @@ impl Entity for Node {
     fn id(&self) -> String {
         self.id.to_string()
     }
-    /// `app`: every node of an app. `host`: every node on a host.
+    /// `app`: every node of an app. `pubkey`: whose lnd a peer is.
     fn index(&self) -> Vec<IndexEntry> {
         let mut index = vec![entry("app", self.app.as_str())];
-        index.extend(self.placement.iter().map(|p| entry("host", p.host.as_str())));
         index.extend(self.identity_pubkey.iter().map(|pubkey| entry("pubkey", pubkey)));
         index
     }
@@ -133,9 +129,6 @@ impl Entity for Backup {
     const COLLECTION: &'static str = "backups";
     fn id(&self) -> String {
         Self::id_of(&self.node, self.number)
-    }
-    fn index(&self) -> Vec<IndexEntry> {
-        vec![entry("node", self.node.as_str())]
     }
 }
 
