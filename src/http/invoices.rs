@@ -93,6 +93,7 @@ async fn add(
     let answer = lnd.client.add_invoice(&lnd.macaroon, invoice.clone()).await;
     match (answer, preimage) {
         (Err(LndError { kind: LndErrorKind::InvoiceExists, .. }), Some(preimage)) => {
+            lnd.answered();
             drop(lnd);
             existing(&node, &invoice, preimage).await
         }
@@ -132,6 +133,7 @@ pub(super) async fn decodepayreq(call: Call, params: DecodeParams) -> Result<Res
     match lnd.client.decode_pay_req(&lnd.macaroon, &params.payreq.0).await {
         // The only thing that lnd can dislike here is what it was given. `pay` has a code for each reason; so has this.
         Err(LndError { kind: LndErrorKind::Refused, message }) => {
+            lnd.answered();
             let malformed = Refusal::parameter(Code::PayreqMalformed, "payreq", message);
             Err(model::invoice::Invoice::parse(&params.payreq.0, call.state.network).err().unwrap_or(malformed))
         }

@@ -49,6 +49,7 @@ pub(super) async fn addpeer(call: Call, params: AddParams) -> Result<Response, R
         let lnd = node.lnd(Grant::Peers).await?;
         match lnd.client.connect_peer(&lnd.macaroon, &params.pubkey.0, &address, false).await {
             Err(error) if error.kind == LndErrorKind::AlreadyConnected => {
+                lnd.answered();
                 Ok(lnrpc::ConnectPeerResponse { status: "already connected to peer".to_owned() })
             }
             answer => lnd.done(answer).await,

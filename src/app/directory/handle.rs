@@ -239,11 +239,16 @@ impl Lnd {
     pub async fn done<T>(&self, outcome: Result<T, LndError>) -> Result<T, Refusal> {
         match outcome {
             Ok(answer) => {
-                self.handle.bulkhead.answered(Instant::now());
+                self.answered();
                 Ok(answer)
             }
             Err(error) => Err(self.failed(&error).await),
         }
+    }
+
+    /// Takes note that lnd has answered, whatever it said.
+    pub fn answered(&self) {
+        self.handle.bulkhead.answered(Instant::now());
     }
 
     async fn failed(&self, error: &LndError) -> Refusal {
@@ -254,7 +259,7 @@ impl Lnd {
                 return refusal;
             }
         } else {
-            self.handle.bulkhead.answered(Instant::now());
+            self.answered();
         }
         refuse::lnd(error)
     }
