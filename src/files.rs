@@ -1,5 +1,6 @@
-//! Files and folders that only their owner may read, replaced whole.
+//! Files and folders that only their owner may read, replaced whole; and locks.
 
+use rustix::fs::{FlockOperation, flock};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -44,10 +45,50 @@ pub fn sync_dir(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
+/// Opens `path`, made if need be, and takes its lock, unless somebody holds it. It is held as long as any copy of the file
+/// is open, in whatever process.
+///
+/// # Errors
+/// The file cannot be opened or locked.
+pub fn try_lock(path: &Path) -> io::Result<Option<File>> {
+    let file = lock_file(path)?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Some(file)),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// As [`try_lock`], but waits for the lock, and holds up its thread meanwhile.
+///
+/// # Errors
+/// The file cannot be opened or locked.
+pub fn lock(path: &Path) -> io::Result<File> {
+    let file = lock_file(path)?;
+    flock(&file, FlockOperation::LockExclusive)?;
+    Ok(file)
+}
+
+fn lock_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_lock_is_held_until_the_last_copy_is_closed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let first = try_lock(&path).unwrap().expect("free");
+        let copy = first.try_clone().unwrap();
+        drop(first);
+        assert!(try_lock(&path).unwrap().is_none(), "the copy holds it");
+        drop(copy);
+        assert!(try_lock(&path).unwrap().is_some());
+    }
 
     #[test]
     fn a_private_file_is_replaced_whole_and_only_its_owners() {

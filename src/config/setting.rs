@@ -109,10 +109,7 @@ impl Setting for SocketAddr {
 impl Setting for Network {
     fn parse(raw: Raw) -> Result<Self, String> {
         let text = raw.text()?;
-        let all = [Self::Simnet, Self::Regtest, Self::Testnet4, Self::Signet, Self::Mainnet];
-        all.into_iter()
-            .find(|network| network.as_str() == text)
-            .ok_or_else(|| format!("must be one of {}", all.map(Self::as_str).join(", ")))
+        Self::parse(&text).ok_or_else(|| format!("must be one of {}", Self::ALL.map(Self::as_str).join(", ")))
     }
 }
 

@@ -4,12 +4,10 @@ use std::{
     env, fs,
     fs::File,
     io,
-    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -18,6 +16,7 @@ use super::{
     ports::{PortClaim, SlotPorts, claim_port},
     reaper,
 };
+use crate::files::try_lock;
 
 /// The lock, by which a folder is also known to be one of ours.
 const LOCK: &str = "scale-lnd-dev.lock";
@@ -82,14 +81,9 @@ impl Home {
             let message = format!("{} holds something else: it is no data folder of `scale-lnd dev`", dir.display());
             return Err(DevError::Unusable(message));
         }
-        let open = File::options().write(true).create(true).truncate(false).mode(0o600).open(&path);
-        let lock = open.map_err(DevError::file("open", &path))?;
-        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self { dir, _lock: lock }),
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                Err(DevError::Unusable(format!("another `scale-lnd dev` runs in {}", dir.display())))
-            }
-            Err(error) => Err(DevError::file("lock", &path)(error.into())),
+        match try_lock(&path).map_err(DevError::file("lock", &path))? {
+            Some(lock) => Ok(Self { dir, _lock: lock }),
+            None => Err(DevError::Unusable(format!("another `scale-lnd dev` runs in {}", dir.display()))),
         }
     }
 

@@ -1,12 +1,10 @@
 //! The agent's files: where what lies, written so that a crash leaves the old or the new one, and the lock that makes
 //! one folder one lnd.
 
-pub use crate::files::{private_dir, sync_dir, write_private};
+pub use crate::files::{private_dir, sync_dir, try_lock, write_private};
 use crate::model::{Network, NodeId};
-use rustix::fs::{FlockOperation, flock};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// The agent's folder.
@@ -119,16 +117,6 @@ impl NodeDir {
     }
 }
 
-/// Opens `path` and takes its lock, unless somebody holds it.
-pub fn try_lock(path: &Path) -> io::Result<Option<File>> {
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Some(file)),
-        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
-        Err(e) => Err(e.into()),
-    }
-}
-
 /// Reads a file that may not be there.
 pub fn read_optional(path: &Path) -> io::Result<Option<Vec<u8>>> {
     match fs::read(path) {
@@ -142,18 +130,6 @@ pub fn read_optional(path: &Path) -> io::Result<Option<Vec<u8>>> {
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
-
-    #[test]
-    fn a_lock_is_held_until_the_last_copy_is_closed() {
-        let dir = tempfile::tempdir().expect("a folder");
-        let path = dir.path().join("lock");
-        let first = try_lock(&path).expect("io").expect("free");
-        let copy = first.try_clone().expect("io");
-        drop(first);
-        assert!(try_lock(&path).expect("io").is_none(), "the copy holds it");
-        drop(copy);
-        assert!(try_lock(&path).expect("io").is_some());
-    }
 
     #[test]
     fn files_are_private() {

@@ -20,6 +20,9 @@ pub enum Network {
 }
 
 impl Network {
+    /// All there are.
+    pub const ALL: [Self; 5] = [Self::Simnet, Self::Regtest, Self::Testnet4, Self::Signet, Self::Mainnet];
+
     /// The name, as in lnd's `--bitcoin.<name>`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -35,8 +38,7 @@ impl Network {
     /// Reads the name; `None` where it is not one of these.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let all = [Self::Simnet, Self::Regtest, Self::Testnet4, Self::Signet, Self::Mainnet];
-        all.into_iter().find(|network| network.as_str() == text)
+        Self::ALL.into_iter().find(|network| network.as_str() == text)
     }
 
     /// Whether coins are free and everything is on private machines: limits may be unset, peers may be private addresses.

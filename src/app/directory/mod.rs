@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio_util::sync::CancellationToken;
 
-/// A node that nobody has asked for this long is forgotten.
+/// What nobody has asked for, and what has not changed, for this long is forgotten.
 const IDLE: Duration = Duration::from_secs(300);
 const MOST_NODES: u64 = 20_000;
 const MOST_NAMES: u64 = 100_000;

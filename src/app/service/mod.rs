@@ -178,16 +178,16 @@ impl Service {
     /// Frees a parked operation: it runs again at the step where it was parked.
     pub async fn retry(&self, id: &OperationId) -> Result<Operation, Refusal> {
         let now = self.parts.clock.now();
-        let freed = repo::modify::<Operation, Problem>(&*self.parts.store, id.as_str(), |operation| {
-            if operation.free(now) {
-                return Ok(true);
-            }
-            Err(Problem::Refused(Refusal::new(Code::NotParked, "the operation is not parked")))
-        });
-        match freed.await {
-            Ok(Some(operation)) => Ok(operation.value),
-            Ok(None) => Err(Refusal::new(Code::OperationNotFound, "no such operation")),
-            Err(problem) => Err(problem.into()),
+        let mut is_freed = false;
+        let free = |operation: &mut Operation| {
+            is_freed = operation.free(now);
+            Ok::<_, StoreError>(is_freed)
+        };
+        let found = repo::modify(&*self.parts.store, id.as_str(), free).await.map_err(|e| refuse::store(&e))?;
+        match found {
+            Some(operation) if is_freed => Ok(operation.value),
+            Some(_) => Err(Refusal::new(Code::NotParked, "the operation is not parked")),
+            None => Err(Refusal::new(Code::OperationNotFound, "no such operation")),
         }
     }
 
@@ -227,25 +227,4 @@ struct ReadyNode {
     node: Versioned<Node>,
     lnd: LndClient,
     read: Arc<Macaroon>,
-}
-
-/// A refusal or trouble with the Store, on the way out of a closure that may meet both.
-enum Problem {
-    Refused(Refusal),
-    Store(StoreError),
-}
-
-impl From<StoreError> for Problem {
-    fn from(error: StoreError) -> Self {
-        Self::Store(error)
-    }
-}
-
-impl From<Problem> for Refusal {
-    fn from(problem: Problem) -> Self {
-        match problem {
-            Problem::Refused(refusal) => refusal,
-            Problem::Store(error) => refuse::store(&error),
-        }
-    }
 }

@@ -3,13 +3,11 @@
 use std::{
     fs::{self, File},
     io::{self, Read, Seek, Write},
-    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
-use rustix::fs::FlockOperation;
-
 use super::process::ProcessId;
+use crate::files;
 
 /// A locked file with a line for every process that was started. The lock lasts as long as the value.
 #[derive(Debug)]
@@ -30,21 +28,12 @@ pub(super) struct Entry {
 impl Record {
     /// Opens and locks the file and reads what the last holder wrote; `None` if someone holds the lock.
     pub fn try_lock(path: &Path) -> io::Result<Option<Self>> {
-        let file = open(path)?;
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Self::read(file).map(Some),
-            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+        files::try_lock(path)?.map(Self::read).transpose()
     }
 
     /// As [`Self::try_lock`], but waits for the lock.
     pub async fn lock(path: PathBuf) -> io::Result<Self> {
-        let wait = move || {
-            let file = open(&path)?;
-            rustix::fs::flock(&file, FlockOperation::LockExclusive)?;
-            Self::read(file)
-        };
+        let wait = move || Self::read(files::lock(&path)?);
         tokio::task::spawn_blocking(wait).await.map_err(io::Error::other)?
     }
 
@@ -74,10 +63,6 @@ impl Record {
         // One write, so that a kill leaves a whole line or none; `parse` passes over a torn one.
         file.write_all(format!("{boot_id} {} {} {stop_order} {name}\n", id.pid, id.start_ticks).as_bytes())
     }
-}
-
-fn open(path: &Path) -> io::Result<File> {
-    File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
 }
 
 fn parse(line: &str, boot_id: &str) -> Option<Entry> {

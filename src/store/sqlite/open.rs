@@ -2,12 +2,13 @@
 
 use super::SqliteOptions;
 use super::writer::{RETRY, is_busy};
+use crate::files::{private_dir, sync_dir};
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection as _, SqliteConnection, SqlitePool};
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -95,9 +96,9 @@ fn prepare_file(path: &Path) -> io::Result<()> {
         Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
         _ => PathBuf::from("."),
     };
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
+    private_dir(&folder)?;
     match fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
-        Ok(_) => fs::File::open(&folder)?.sync_all(),
+        Ok(_) => sync_dir(&folder),
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
             fs::set_permissions(path, fs::Permissions::from_mode(0o600))
         }
