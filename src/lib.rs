@@ -7,6 +7,7 @@
 
 pub mod apikey;
 pub mod app;
+pub mod backoff;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -6,6 +6,7 @@ use super::Parts;
 use super::claim::{self, ClaimGuard};
 use super::fleet::is_on_revoked_host;
 use super::keys::field;
+use crate::backoff::Backoff;
 use crate::error::{Error, Result};
 use crate::fault;
 use crate::lnd::LndErrorKind;
@@ -19,7 +20,6 @@ use crate::store::repo::{self, Entity, Versioned};
 use crate::store::{Change, Document};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use rand::RngExt;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -27,8 +27,8 @@ use tokio::sync::broadcast;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-const FIRST_PAUSE: Duration = Duration::from_millis(200);
-const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+/// Between tries of a chore.
+const BACKOFF: Backoff = Backoff { first: Duration::from_millis(200), longest: Duration::from_secs(15) };
 /// A peer that is away comes back by itself (it reconnects, too); calling it longer helps nobody.
 const RECONNECT_TRIES: u32 = 8;
 
@@ -70,7 +70,7 @@ impl Upkeep {
                     Err(error) => {
                         tracing::warn!(%error, "nodes cannot be listed for upkeep");
                         relist = true;
-                        tokio::time::sleep(FIRST_PAUSE).await;
+                        tokio::time::sleep(BACKOFF.first).await;
                     }
                 }
             }
@@ -120,7 +120,7 @@ impl Upkeep {
 
     /// Does a chore again and again until it is done or no longer needed.
     async fn work(self: Arc<Self>, node: NodeId, chore: Chore, stop: CancellationToken) {
-        let mut pause = FIRST_PAUSE;
+        let mut pauses = BACKOFF.pauses();
         while !stop.is_cancelled() {
             match self.once(&node, chore).await {
                 Ok(true) => break,
@@ -133,12 +133,10 @@ impl Upkeep {
                     break;
                 }
             }
-            let jitter = rand::rng().random_range(0.5..1.0);
             tokio::select! {
                 () = stop.cancelled() => break,
-                () = tokio::time::sleep(pause.mul_f64(jitter)) => {}
+                () = tokio::time::sleep(pauses.take()) => {}
             }
-            pause = (pause * 2).min(LONGEST_PAUSE);
         }
         self.under_way.lock().unwrap_or_else(PoisonError::into_inner).remove(&(node, chore));
     }
@@ -166,10 +164,10 @@ impl Upkeep {
             // Another master is at it; whether it succeeds, the next report tells.
             return Ok(chore != Chore::Unlock || self.is_unlocked(id).await?);
         };
-        let outcome = match chore {
-            Chore::Unlock => self.unlock(&node.value, &guard).await,
-            Chore::Reconnect { .. } => self.reconnect(&node.value, &guard).await,
-            Chore::VerifyBackup { .. } | Chore::ConfirmFunding => Ok(true),
+        let outcome = if chore == Chore::Unlock {
+            self.unlock(&node.value, &guard).await
+        } else {
+            self.reconnect(&node.value, &guard).await
         };
         guard.release(&**store).await?;
         outcome
@@ -206,8 +204,7 @@ impl Upkeep {
     async fn reconnect(&self, node: &Node, guard: &ClaimGuard) -> Result<bool> {
         let lnd = self.parts.lnds.client(node)?;
         let read = self.parts.keys.bake(node, Grant::Read, &[])?;
-        let mut pause = FIRST_PAUSE;
-        for _ in 0..RECONNECT_TRIES {
+        for tries in 0..RECONNECT_TRIES {
             let channels = lnd.list_channels(&read, ListChannelsRequest::default()).await?.channels;
             let away: HashSet<String> = channels.into_iter().filter(|c| !c.active).map(|c| c.remote_pubkey).collect();
             if away.is_empty() {
@@ -222,8 +219,7 @@ impl Upkeep {
                     Err(error) => tracing::debug!(%error, node = %node.id, peer = pubkey, "the peer is away"),
                 }
             }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            tokio::time::sleep(BACKOFF.pause(tries, 1.0)).await;
         }
         Ok(true)
     }

@@ -5,6 +5,7 @@ use super::claim::ClaimGuard;
 use super::executor::Executor;
 use super::step::{Advance, Ctx, Locks};
 use super::{Parts, settle, workflows};
+use crate::backoff::{Backoff, Pauses};
 use crate::error::{AgentError, Error, Result};
 use crate::fault;
 use crate::model::OperationId;
@@ -12,7 +13,6 @@ use crate::model::operation::{Operation, State};
 use crate::model::problem::{Code, Refusal};
 use crate::store::repo::{self, Versioned};
 use futures::FutureExt;
-use rand::RngExt;
 use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,8 +21,8 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-const FIRST_BACKOFF: Duration = Duration::from_millis(100);
-const LONGEST_BACKOFF: Duration = Duration::from_secs(10);
+/// Between tries of a step.
+const BACKOFF: Backoff = Backoff { first: Duration::from_millis(100), longest: Duration::from_secs(10) };
 /// How long what could not even be written down is left alone.
 const SETBACK: Duration = Duration::from_secs(1);
 
@@ -159,7 +159,7 @@ async fn park(ctx: &Ctx, operation: &Versioned<Operation>) -> Result<Versioned<O
 
 /// Does step after step of one operation until it is finished, the claim is lost, or the master stops.
 async fn drive(ctx: &Ctx, mut operation: Versioned<Operation>, stop: &CancellationToken) -> Result<()> {
-    let mut backoff = FIRST_BACKOFF;
+    let mut pauses = BACKOFF.pauses();
     while operation.value.is_running() && !stop.is_cancelled() {
         ctx.claim.check()?;
         let (kind, step) = (operation.value.work.kind(), operation.value.work.step());
@@ -169,19 +169,19 @@ async fn drive(ctx: &Ctx, mut operation: Versioned<Operation>, stop: &Cancellati
         let pause = match outcome {
             Ok(Advance::Again { progress, after }) => {
                 operation = settle::progress(ctx, operation, &progress).await?;
-                backoff = FIRST_BACKOFF;
+                pauses.reset();
                 Some(after)
             }
             Ok(advance) => match settle::commit(ctx, &operation, advance).await {
                 Ok(next) => {
                     log_end(&next.value);
                     operation = next;
-                    backoff = FIRST_BACKOFF;
+                    pauses.reset();
                     None
                 }
-                Err(error) => Some(retry_or_give_up(ctx, error, &mut operation, &mut backoff).await?),
+                Err(error) => Some(retry_or_give_up(ctx, error, &mut operation, &mut pauses).await?),
             },
-            Err(error) => Some(retry_or_give_up(ctx, error, &mut operation, &mut backoff).await?),
+            Err(error) => Some(retry_or_give_up(ctx, error, &mut operation, &mut pauses).await?),
         };
         if let Some(pause) = pause {
             tokio::select! {
@@ -197,7 +197,7 @@ async fn retry_or_give_up(
     ctx: &Ctx,
     error: Error,
     operation: &mut Versioned<Operation>,
-    backoff: &mut Duration,
+    pauses: &mut Pauses,
 ) -> Result<Duration> {
     let (id, kind, step) = (&operation.value.id, operation.value.work.kind(), operation.value.work.step());
     if matches!(error, Error::ClaimLost | Error::Agent(AgentError::Fenced)) {
@@ -207,11 +207,9 @@ async fn retry_or_give_up(
     if !ctx.claim.is_stored(&*ctx.parts.store).await.unwrap_or(true) {
         return Err(Error::ClaimLost);
     }
-    if error.retryable() || ended_on_its_way(&error) && *backoff < LONGEST_BACKOFF {
+    if error.retryable() || ended_on_its_way(&error) && !pauses.are_longest() {
         tracing::debug!(%error, %id, kind, step, "the step will be tried again");
-        let jitter = rand::rng().random_range(0.5..1.0);
-        let pause = backoff.mul_f64(jitter);
-        *backoff = (*backoff * 2).min(LONGEST_BACKOFF);
+        let pause = pauses.take();
         if let Some(stored) = repo::get::<Operation>(&*ctx.parts.store, id.as_str()).await.ok().flatten() {
             *operation = stored;
         }

@@ -1,5 +1,6 @@
 //! What an agent is told at its start. `config.rs` of the crate reads it from a file and the environment.
 
+use crate::backoff::Backoff;
 use secrecy::SecretString;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -30,40 +31,9 @@ pub struct AgentConfig {
     pub restart_backoff: Backoff,
 }
 
-/// Pauses that grow: the first, and the longest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Backoff {
-    /// The first pause.
-    pub first: Duration,
-    /// The longest pause.
-    pub longest: Duration,
-}
-
 impl Backoff {
     /// For restarts of an lnd.
     pub const RESTART: Self = Self { first: Duration::from_millis(500), longest: Duration::from_secs(60) };
     /// For connections to masters: a backup has 2 s from its writing to the Store.
     pub const CONNECT: Self = Self { first: Duration::from_millis(100), longest: Duration::from_secs(2) };
-
-    /// The pause before attempt `failures` (the first one is 0), between half and all of the exponential one; `jitter` is
-    /// from 0 to 1.
-    #[must_use]
-    pub fn pause(&self, failures: u32, jitter: f64) -> Duration {
-        let full = self.first.saturating_mul(1u32.checked_shl(failures.min(31)).unwrap_or(u32::MAX)).min(self.longest);
-        full.mul_f64(0.5 + 0.5 * jitter.clamp(0.0, 1.0))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_double_up_to_the_longest_and_are_jittered_downwards() {
-        let backoff = Backoff { first: Duration::from_millis(100), longest: Duration::from_secs(1) };
-        let full: Vec<_> = (0..6).map(|n| backoff.pause(n, 1.0).as_millis()).collect();
-        assert_eq!(full, [100, 200, 400, 800, 1000, 1000]);
-        assert_eq!(backoff.pause(0, 0.0), Duration::from_millis(50));
-        assert_eq!(backoff.pause(u32::MAX, 1.0), Duration::from_secs(1));
-    }
 }

@@ -1,11 +1,12 @@
 //! The agent as a member of its deployment: its key, its certificate, and how it gets them.
 
-use super::config::{AgentConfig, Backoff};
+use super::config::AgentConfig;
 use super::files::{self, DataDir};
 use super::host::Identity;
 use super::masters::{DialError, Masters};
 use super::proto::fleet_client::FleetClient;
 use super::proto::{EnrolRequest, EnrolResponse, RenewRequest};
+use crate::backoff::Backoff;
 use crate::model::HostId;
 use crate::pki::{self, CaCert, Credentials, Fingerprint, PkiError, Trust};
 use secrecy::ExposeSecret;

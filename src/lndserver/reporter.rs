@@ -1,13 +1,13 @@
 //! Reports to whichever master answers. Every connection begins with all there is to say; after that, what changes.
 
 use super::board::NodeStatus;
-use super::config::Backoff;
 use super::host::Host;
 use super::masters::Masters;
 use super::outbox::{Letter, Outbox, Sequence};
 use super::proto as v1;
 use super::proto::fleet_client::FleetClient;
 use super::proto::report_request::Report;
+use crate::backoff::Backoff;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;

@@ -7,9 +7,9 @@ mod wallet;
 
 use super::backups::Backups;
 use super::board::{Board, NodeStatus};
-use super::config::Backoff;
 use super::files::DataDir;
 use super::spec::NodeSpec;
+use crate::backoff::Backoff;
 use crate::model::NodeId;
 use std::collections::BTreeMap;
 use std::net::IpAddr;

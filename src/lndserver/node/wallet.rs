@@ -1,6 +1,6 @@
 //! Follows the state of an lnd's wallet.
 
-use super::super::config::Backoff;
+use crate::backoff::Backoff;
 use crate::lnd::LndClient;
 use crate::lnd::proto::lnrpc;
 use crate::model::node::WalletState;

@@ -7,6 +7,7 @@
 use super::codec;
 use super::connect::Connection;
 use super::status;
+use crate::backoff::Backoff;
 use crate::error::StoreError;
 use crate::store::{Expect, Key, Result, Version, Write};
 use firestore::gcloud_sdk::google::firestore::v1 as proto;
@@ -31,8 +32,8 @@ const EXPIRES: &str = "expires_at";
 /// How long tombstones are kept: far longer than a cursor is good for.
 const TOMBSTONE_LIFE: Duration = Duration::from_secs(7 * 86_400);
 
-/// The pause before a commit that lost against others is sent again, at most.
-const LONGEST_PAUSE: Duration = Duration::from_millis(400);
+/// Before a commit that lost against others is sent again.
+const BACKOFF: Backoff = Backoff { first: Duration::from_millis(10), longest: Duration::from_millis(400) };
 
 /// A commit, checked and encoded.
 pub(super) struct Prepared {
@@ -144,14 +145,14 @@ fn tombstone(connection: &Connection, key: &Key) -> proto::Write {
 
 /// Does a commit. Ends when it is done, refused, or its outcome unknown; the caller bounds the time.
 pub(super) async fn commit(connection: &Connection, prepared: &Prepared) -> Result<Vec<Version>> {
-    let mut pause = Duration::from_millis(10);
+    let mut pauses = BACKOFF.pauses();
     loop {
         if !prepared.hopeless {
             match send(connection, prepared).await? {
                 Sent::Done(versions) => return Ok(versions),
                 Sent::Refused => {}
                 Sent::Aborted => {
-                    wait(&mut pause).await;
+                    tokio::time::sleep(pauses.take()).await;
                     continue;
                 }
             }
@@ -160,14 +161,8 @@ pub(super) async fn commit(connection: &Connection, prepared: &Prepared) -> Resu
             return Err(StoreError::Conflict { collection, id });
         }
         // What was in the way has gone (a document that was to be absent was deleted in between).
-        wait(&mut pause).await;
+        tokio::time::sleep(pauses.take()).await;
     }
-}
-
-async fn wait(pause: &mut Duration) {
-    let jitter = rand::rng().random_range(0.5..1.0);
-    tokio::time::sleep(pause.mul_f64(jitter)).await;
-    *pause = (*pause * 2).min(LONGEST_PAUSE);
 }
 
 enum Sent {
