@@ -228,3 +228,6 @@ struct ReadyNode {
     lnd: LndClient,
     read: Arc<Macaroon>,
 }
+
+#[cfg(test)]
+mod waiting_tests;
