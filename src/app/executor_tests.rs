@@ -112,21 +112,32 @@ async fn claims_that_cannot_be_read_hold_up_no_other_subject() {
     with_executor(store, async move { parked(&*looking, 1).await }).await;
 }
 
-/// Whoever reads a node from it waits; where it is trapped, the first one panics instead.
+/// What becomes of the first one that reads a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum First {
+    /// It waits like the others.
+    Waits,
+    Panics,
+    /// It is kept until it is let go.
+    Stays,
+}
+
+/// Whoever reads a node from it waits for leave to go on.
 #[derive(Debug)]
 struct Booby {
     store: SqliteStore,
-    is_trapped: bool,
+    first: First,
     reads: AtomicUsize,
     /// How often a subject's unfinished operations were listed.
     lists: AtomicUsize,
     go: Semaphore,
+    let_first_go: Semaphore,
 }
 
 impl Booby {
-    fn new(store: SqliteStore, is_trapped: bool, go: usize) -> Arc<Self> {
+    fn new(store: SqliteStore, first: First, go: usize) -> Arc<Self> {
         let (reads, lists) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Arc::new(Self { store, is_trapped, reads, lists, go: Semaphore::new(go) })
+        Arc::new(Self { store, first, reads, lists, go: Semaphore::new(go), let_first_go: Semaphore::new(0) })
     }
 
     /// Waits until so many have come to read a node.
@@ -141,9 +152,10 @@ impl Booby {
 impl Store for Booby {
     async fn get(&self, key: &Key) -> Result<Option<Document>, StoreError> {
         if key.collection == Node::COLLECTION {
-            let before = self.reads.fetch_add(1, Ordering::SeqCst);
-            assert!(before > 0 || !self.is_trapped, "on purpose");
-            let _go = self.go.acquire().await.unwrap();
+            let is_first = self.reads.fetch_add(1, Ordering::SeqCst) == 0;
+            assert!(!is_first || self.first != First::Panics, "on purpose");
+            let go = if is_first && self.first == First::Stays { &self.let_first_go } else { &self.go };
+            let _go = go.acquire().await.unwrap();
         }
         self.store.get(key).await
     }
@@ -166,7 +178,7 @@ impl Store for Booby {
 #[tokio::test]
 async fn a_step_that_panics_parks_its_operation_and_disturbs_no_other() {
     let (store, _dir) = sqlite().await;
-    let store = Booby::new(store, true, 0);
+    let store = Booby::new(store, First::Panics, 0);
     let node = nobody();
     let both = [operation_of(&node), operation_of(&node)].map(|operation| repo::create(&operation).unwrap());
     store.commit(both.to_vec()).await.unwrap();
@@ -184,7 +196,7 @@ async fn a_step_that_panics_parks_its_operation_and_disturbs_no_other() {
 #[tokio::test]
 async fn a_worker_does_not_look_for_more_when_what_it_is_at_changes() {
     let (store, _dir) = sqlite().await;
-    let store = Booby::new(store, false, 0);
+    let store = Booby::new(store, First::Waits, 0);
     let node = nobody();
     let (first, second) = (operation_of(&node), operation_of(&node));
     store.commit(vec![repo::create(&first).unwrap()]).await.unwrap();
@@ -208,28 +220,32 @@ async fn a_worker_does_not_look_for_more_when_what_it_is_at_changes() {
     .await;
 }
 
-/// Each is freed as soon as it is parked, when the worker is just about to leave it: to go on with the others, or to end.
+/// It is freed as soon as it is parked, when the worker is just about to leave it: to end, or to go on with another one.
 #[tokio::test]
 async fn what_runs_again_is_worked_on_again() {
-    let (store, _dir) = sqlite().await;
-    let store: Arc<dyn Store> = Arc::new(store);
-    for (number, rounds) in [(1, 50), (3, 50)] {
+    for first in [First::Waits, First::Stays] {
+        let (store, _dir) = sqlite().await;
+        let store = Booby::new(store, first, 1);
         let node = nobody();
-        let all: Vec<_> = (0..number).map(|_| operation_of(&node)).collect();
-        store.commit(all.iter().map(|operation| repo::create(operation).unwrap()).collect()).await.unwrap();
-        let freeing = Arc::clone(&store);
-        with_executor(Arc::clone(&store), async move {
-            let mut freed = vec![0; all.len()];
-            while freed.iter().any(|times| *times < rounds) {
-                for (operation, times) in all.iter().zip(&mut freed) {
-                    let free = |operation: &mut Operation| {
-                        let is_freed = operation.free(OffsetDateTime::now_utc());
-                        *times += u32::from(is_freed);
-                        Ok::<_, StoreError>(is_freed)
-                    };
-                    repo::modify::<Operation, _>(&*freeing, operation.id.as_str(), free).await.unwrap();
-                }
+        let looking = Arc::clone(&store);
+        with_executor(store, async move {
+            if first == First::Stays {
+                looking.commit(vec![repo::create(&operation_of(&node)).unwrap()]).await.unwrap();
+                looking.comers(1).await;
             }
+            let operation = operation_of(&node);
+            looking.commit(vec![repo::create(&operation).unwrap()]).await.unwrap();
+            let mut times = 0;
+            while times < 200 {
+                let mut is_freed = false;
+                let free = |operation: &mut Operation| {
+                    is_freed = operation.free(OffsetDateTime::now_utc());
+                    Ok::<_, StoreError>(is_freed)
+                };
+                repo::modify(&*looking, operation.id.as_str(), free).await.unwrap();
+                times += u32::from(is_freed);
+            }
+            looking.let_first_go.add_permits(1);
         })
         .await;
     }

@@ -146,10 +146,10 @@ async fn a_stream_goes_forward_only() {
     let telling = async {
         world.until_read(1).await;
         world.tell(old);
-        world.tell(world.becomes(parked()).await);
+        world.tell(world.becomes(succeeded()).await);
     };
     let both = async { tokio::join!(seen, telling) };
     let (seen, ()) = tokio::time::timeout(SOON, both).await.expect("it ends");
-    assert_eq!(seen, [State::Running, parked()]);
+    assert_eq!(seen, [State::Running, succeeded()]);
     assert_eq!(world.store.reads.load(Ordering::SeqCst), 1);
 }
