@@ -23,9 +23,13 @@ with_nodes = SCALE_LND_NODE_BIN=$${SCALE_LND_NODE_BIN:-$$(deploy/nodes/ensure.sh
 
 # Sets and exports the jar of the Firestore emulator; one that is set already is left alone. Where there is none, or no Java
 # for it: a failure in CI; elsewhere its tests, which all have `firestore` in their names, are left out, and that is said.
-with_emulator = skip=(); SCALE_LND_FIRESTORE_EMULATOR=$${SCALE_LND_FIRESTORE_EMULATOR:-$$(deploy/emulator/ensure.sh)} || \
-	{ [ "$${CI:-}" != true ] || exit 1; skip=(-- --skip firestore); }; \
-	export SCALE_LND_FIRESTORE_EMULATOR
+with_emulator = SCALE_LND_FIRESTORE_EMULATOR=$${SCALE_LND_FIRESTORE_EMULATOR:-$$(deploy/emulator/ensure.sh)} || \
+	{ [ "$${CI:-}" != true ] || exit 1; untested+=(firestore); }; export SCALE_LND_FIRESTORE_EMULATOR
+
+# Sets and exports the Python that has moto, which plays EC2; one that is set already is left alone. Where it cannot be had: a
+# failure in CI; elsewhere its tests, which all have `ec2` in their names, are left out, and that is said.
+with_moto = MOTO_PYTHON=$${MOTO_PYTHON:-$$(deploy/moto/ensure.sh)} || \
+	{ [ "$${CI:-}" != true ] || exit 1; untested+=(ec2); }; export MOTO_PYTHON
 
 # The last resort against a test that hangs past its own deadline: a test binary, its compilation apart, has this long.
 limited := --config 'target."cfg(all())".runner = ["timeout", "--foreground", "--kill-after=30", "45m"]'
@@ -38,10 +42,11 @@ demo: ## show the whole story: two users get lnds, one pays the other, closes, w
 	@.ci/need cargo cc
 	@$(call with_nodes,release); cargo build; exec cargo run --quiet -- demo $(ARGS)
 
-test: lint ## lint, then all tests, on real lnd and btcd and Google's Firestore emulator
+test: lint ## lint, then all tests, on real lnd and btcd, Google's Firestore emulator and moto's EC2
 	@.ci/need cargo cc
-	@$(call with_nodes,lowscrypt); $(with_emulator); cargo test $(limited) --features fault-points "$${skip[@]}"; \
-	[ "$${#skip[@]}" = 0 ] || echo "NOT TESTED: the Firestore store, without its emulator (the reason is above)"
+	@untested=(); $(call with_nodes,lowscrypt); $(with_emulator); $(with_moto); \
+	cargo test $(limited) --features fault-points -- "$${untested[@]/#/--skip=}"; \
+	[ "$${#untested[@]}" = 0 ] || echo "NOT TESTED: $${untested[*]}, without what plays it (the reasons are above)"
 
 test-quick: ## unit tests and the integration tests named smoke, for the inner loop
 	@.ci/need cargo cc

@@ -6,6 +6,7 @@
 
 pub mod agent;
 pub mod chain;
+mod compute;
 mod secret;
 mod sections;
 mod serving;
@@ -13,6 +14,7 @@ mod setting;
 mod source;
 
 pub use chain::{ChainBackend, ChainRpc, ChainSection};
+pub use compute::{ComputeSection, Ec2Section};
 pub use secret::{SecretSource, must_not_be_everybodys};
 pub use sections::{
     DeploymentSection, FirestoreSection, FundingSection, LndSection, PaymentsSection, SealSection, StoreSection,
@@ -34,6 +36,7 @@ const SECTIONS: &[&str] = &[
     "agents",
     "chain",
     "lnd",
+    "compute",
     "treasury",
     "funding",
     "payments",
@@ -59,6 +62,8 @@ pub struct Config {
     pub chain: ChainSection,
     /// How lnds are started.
     pub lnd: LndSection,
+    /// Where machines come from.
+    pub compute: ComputeSection,
     /// The treasury, if there is one.
     pub treasury: Option<TreasurySection>,
     /// What new wallets get.
@@ -100,6 +105,7 @@ impl Config {
         let agents = settings.part::<AgentsSection>();
         let chain = settings.part::<ChainSection>();
         let lnd = settings.part::<LndSection>();
+        let compute = settings.part::<ComputeSection>();
         let treasury = if has_treasury { settings.part::<TreasurySection>() } else { None };
         let funding = settings.part::<FundingSection>();
         let payments = settings.part::<PaymentsSection>();
@@ -127,6 +133,7 @@ impl Config {
             agents: agents?,
             chain: chain?,
             lnd: lnd?,
+            compute: compute?,
             treasury,
             funding: funding?,
             payments: payments?,

@@ -10,6 +10,7 @@ pub mod app;
 pub mod backoff;
 pub mod cli;
 pub mod clock;
+pub mod compute;
 pub mod config;
 pub mod deployment;
 pub mod dev;

@@ -9,6 +9,7 @@ pub use spec::node_spec;
 use crate::app::directory::Directory;
 use crate::app::executor::Executor;
 use crate::app::fleet::Fleet;
+use crate::app::hosting::HostKeeper;
 use crate::app::upkeep::Upkeep;
 use crate::app::{Parts, Service};
 use crate::config::Config;
@@ -136,6 +137,7 @@ impl Master {
         let agents_stop = stop.clone();
         spawn(&mut work, "agents", async move { agents::serve(listener, fleet, &credentials, agents_stop).await });
         spawn(&mut work, "executor", done(Executor::new(Arc::clone(&self.parts)).run(stop.clone())));
+        spawn(&mut work, "hosts", done(HostKeeper::new(Arc::clone(&self.parts)).run(stop.clone())));
         spawn(&mut work, "upkeep", done(Upkeep::new(Arc::clone(&self.parts)).run(stop.clone())));
 
         let store = || Arc::clone(&self.parts.store);

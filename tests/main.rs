@@ -5,6 +5,7 @@
 mod cli;
 mod dev_parts;
 mod docs;
+mod ec2;
 mod gates;
 mod harness;
 mod lnd_rest;

@@ -32,6 +32,7 @@ fn operation_of(node: &NodeId) -> Operation {
         id: OperationId::random(at, &mut rand::rng()),
         owner: None,
         node: Some(node.clone()),
+        host: None,
         work: Work::Delete(Delete { step: DeleteStep::Check }),
         state: State::Running,
         progress: String::new(),

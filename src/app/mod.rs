@@ -7,6 +7,7 @@ pub mod directory;
 pub mod executor;
 pub mod feed;
 pub mod fleet;
+pub mod hosting;
 pub mod keys;
 pub mod lease;
 pub mod lnds;
@@ -84,6 +85,8 @@ pub struct Parts {
     pub treasury: Option<Treasury>,
     /// What the operator decided.
     pub settings: Settings,
+    /// What new hosts are made of, where the deployment makes its own.
+    pub supply: Option<hosting::Supply>,
     /// Turns for what takes much memory on a host.
     pub turns: parts::Turns,
     /// The turn to make one funding of all that wait: others would only try the same, and lose. It is held across calls of

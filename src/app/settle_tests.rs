@@ -77,6 +77,7 @@ fn accepted(reservation: Reservation) -> Operation {
         id: OperationId::random(OffsetDateTime::UNIX_EPOCH, &mut rng),
         owner: Some(Owner { app: AppId::parse("shop").unwrap(), uuid: Uuid::parse("alice").unwrap() }),
         node: Some(NodeId::random(&mut rng)),
+        host: None,
         work: Work::Delete(Delete { step: DeleteStep::Check }),
         state: State::Running,
         progress: String::new(),

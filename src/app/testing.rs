@@ -46,6 +46,7 @@ impl Parts {
                 open_margin: Duration::from_secs(60),
                 spec: NodeSpec::default(),
             },
+            supply: None,
             turns: parts::Turns::default(),
             funding_turn: tokio::sync::Mutex::default(),
             clock,

@@ -64,7 +64,9 @@ async fn invite(slots: u16, again: Option<HostId>, json: bool, config: &ConfigAr
         None => fleet.invite_host(slots).await?,
         Some(id) => {
             let token = fleet.reinvite_host(&id).await?;
-            let token = token.ok_or_else(|| Failure::Failed(format!("there is no host {id}, or it is revoked")))?;
+            let token = token.ok_or_else(|| {
+                Failure::Failed(format!("there is no host {id}, it is revoked, or its machine is being started"))
+            })?;
             (id, token)
         }
     };

@@ -306,6 +306,56 @@ fn firestore_is_a_store() {
     assert!(section.credentials_file.unwrap().ends_with("key.json"));
 }
 
+/// What the example shows of `[compute]` with instances of the deployment's own.
+fn compute_of_example() -> String {
+    let example = include_str!("../../docs/master.example.toml");
+    let (_, after) = example.split_once("# With ec2 instead").unwrap();
+    let lines = after.lines().skip(1).map_while(|line| line.strip_prefix("#   "));
+    format!("{WHOLE}\n[compute]\n{}", lines.collect::<Vec<_>>().join("\n"))
+}
+
+#[test]
+fn instances_of_the_deployments_own_are_configured() {
+    let text = compute_of_example();
+    let ComputeSection::Ec2(told) = load(&text, &[], &[]).unwrap().compute else { panic!("instances are meant") };
+    assert_eq!((told.places.len(), told.places[1].instance_type.as_str()), (2, "t4g.small"));
+    // What the example shows beside what must be given are the defaults.
+    let defaults = ["nodes_per_host", "spare_slots", "join_within_seconds", "observe_every_seconds", "endpoint_url"];
+    let least = text.lines().filter(|line| !defaults.iter().any(|name| line.starts_with(name)));
+    let least = least.collect::<Vec<_>>().join("\n");
+    let ComputeSection::Ec2(least) = load(&least, &[], &[]).unwrap().compute else { panic!("instances are meant") };
+    assert!(least.endpoint_url.is_none());
+    assert_eq!((told.rules, told.join_within), (least.rules, least.join_within));
+    assert_eq!(told.observe_every, least.observe_every);
+    // Every key that is known stands there.
+    let faults = load(&format!("{text}\ncolour = 1"), &[], &[]).unwrap_err();
+    for key in known_keys(&[faults]) {
+        assert!(text.contains(&format!("\n{key} = ")), "{key} is not in master.example.toml");
+    }
+    assert!(matches!(load(WHOLE, &[], &[]).unwrap().compute, ComputeSection::Manual));
+}
+
+#[test]
+fn faults_of_compute_are_named() {
+    let cases = [
+        ("kind = \"ec2\"", "kind = \"gcp\"", "compute.kind: must be manual or ec2"),
+        ("region = \"eu-central-1\"", "", "compute.region: is missing"),
+        ("launch_template = \"lt-", "launch_template = \"", "compute.launch_template: must be an id"),
+        ("template_version = 3", "template_version = 0", "compute.launch_template_version: must be a number from 1"),
+        ("subnet-0fedcba9876543210:", "", "compute.places: must be SUBNET:TYPE"),
+        ("max_hosts = 100", "", "compute.max_hosts: is missing"),
+        ("nodes_per_host = 1", "nodes_per_host = 0", "compute.nodes_per_host: must be from 1"),
+        ("within_seconds = 900", "within_seconds = 4", "compute.join_within_seconds: must be from 5"),
+        ("\"https://ec2", "\"ec2", "compute.endpoint_url: must begin with"),
+    ];
+    for (right, wrong, expected) in cases {
+        let text = compute_of_example();
+        assert!(text.contains(right), "{right}");
+        let faults = load(&text.replacen(right, wrong, 1), &[], &[]).unwrap_err();
+        assert!(faults.contains(expected), "{wrong}: {faults}");
+    }
+}
+
 #[test]
 fn faults_of_a_store_are_named() {
     let cases = [

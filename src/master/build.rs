@@ -3,13 +3,15 @@
 use super::MasterError;
 use crate::app::feed::Feed;
 use crate::app::fleet::Fleet;
+use crate::app::hosting::Supply;
 use crate::app::keys::Keys;
 use crate::app::lease::{Lease, Observer};
 use crate::app::lnds::Lnds;
 use crate::app::parts::Turns;
 use crate::app::{Parts, Settings, Treasury};
 use crate::clock::{SharedClock, SystemClock};
-use crate::config::{Config, TreasurySection, must_not_be_everybodys};
+use crate::compute::ec2::{Ec2, Ec2Options};
+use crate::config::{ComputeSection, Config, Ec2Section, TreasurySection, must_not_be_everybodys};
 use crate::deployment;
 use crate::lnd::PinnedCert;
 use crate::lnd::client::LndClient;
@@ -44,6 +46,10 @@ pub(super) async fn build(config: &Config) -> Result<Built, MasterError> {
     let id = MasterId::random(&mut rand::rng());
     let credentials = fleet.master_credentials(&id)?;
     let ttl = config.master.lease_ttl;
+    let supply = match &config.compute {
+        ComputeSection::Manual => None,
+        ComputeSection::Ec2(ec2) => Some(supply(config, ec2, &fleet).await?),
+    };
     let parts = Parts {
         feed: Feed::new(),
         lease: Lease::new(id.clone(), ttl, Arc::clone(&clock)),
@@ -53,6 +59,7 @@ pub(super) async fn build(config: &Config) -> Result<Built, MasterError> {
         agents: Agents::new(fleet.trust(), credentials.clone()),
         treasury,
         settings,
+        supply,
         turns: Turns::default(),
         funding_turn: tokio::sync::Mutex::default(),
         store,
@@ -70,6 +77,29 @@ fn settings(config: &Config) -> Result<Settings, MasterError> {
         fixed_sat_per_vbyte: config.chain.sat_per_vbyte_on(network),
         open_margin: config.payments.open_margin_on(network),
         spec: super::node_spec(config)?,
+    })
+}
+
+/// What new hosts are made of, where EC2 starts them.
+async fn supply(config: &Config, section: &Ec2Section, fleet: &Fleet) -> Result<Supply, MasterError> {
+    let (deployment, authority) = (config.deployment.name.clone(), fleet.ca().fingerprint().to_string());
+    let options = Ec2Options {
+        region: section.region.clone(),
+        endpoint_url: section.endpoint_url.clone(),
+        deployment: deployment.clone(),
+        authority: authority.clone(),
+    };
+    Ok(Supply {
+        compute: Arc::new(Ec2::open(options).await),
+        rules: section.rules,
+        template: section.template.clone(),
+        places: section.places.clone(),
+        join_within: section.join_within.try_into().unwrap_or(time::Duration::HOUR),
+        observe_every: section.observe_every,
+        deployment,
+        authority,
+        masters: config.agents.dialled(),
+        join_key: fleet.join_key()?,
     })
 }
 

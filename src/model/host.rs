@@ -93,6 +93,15 @@ pub struct HostReport {
     pub disk_total_bytes: u64,
 }
 
+/// What is known of a host that the deployment has made for itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hosting {
+    /// The node that it was made for, until that has a slot. Nobody else gets one meanwhile.
+    pub wanted_for: Option<NodeId>,
+    /// Whether its machine is terminated: then nothing is put there any more.
+    pub gone: bool,
+}
+
 /// A host.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Host {
@@ -110,6 +119,9 @@ pub struct Host {
     pub capacity: u16,
     /// Who is in which slot.
     pub slots: BTreeMap<u16, NodeId>,
+    /// For one whose machine was started by the deployment itself (`[compute]`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compute: Option<Hosting>,
     /// What its agent last said.
     pub report: Option<HostReport>,
     /// When it was made.
@@ -175,10 +187,28 @@ impl Host {
         matches!(self.enrolment, Enrolment::Revoked)
     }
 
-    /// Whether lnds can be put there: it belongs to the fleet, and it is known where it is.
+    /// Whether lnds can be put there: it belongs to the fleet, it is known where it is, and it is not gone.
     #[must_use]
     pub fn is_usable(&self) -> bool {
-        matches!(self.enrolment, Enrolment::Enrolled { .. }) && self.address.is_some()
+        matches!(self.enrolment, Enrolment::Enrolled { .. }) && self.address.is_some() && !self.is_gone()
+    }
+
+    /// Whether its machine is known to be terminated.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.compute.as_ref().is_some_and(|hosting| hosting.gone)
+    }
+
+    /// The node that it is kept for.
+    #[must_use]
+    pub fn wanted_for(&self) -> Option<&NodeId> {
+        self.compute.as_ref()?.wanted_for.as_ref()
+    }
+
+    /// Keeps it for `node` no longer. False where it was not.
+    pub fn release_from(&mut self, node: &NodeId) -> bool {
+        let wanted_for = self.compute.as_mut().map(|hosting| &mut hosting.wanted_for);
+        wanted_for.and_then(|wanted_for| wanted_for.take_if(|wanted_for| wanted_for == node)).is_some()
     }
 
     /// The first free slot of a host that can be used.
@@ -213,6 +243,7 @@ mod tests {
             agent_port: None,
             capacity: 2,
             slots: BTreeMap::new(),
+            compute: None,
             report: None,
             created_at: NOW,
         }

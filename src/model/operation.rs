@@ -1,6 +1,6 @@
 //! Durable operations: work that is accepted once, survives every crash, and ends in exactly one way.
 
-use super::ids::{AppId, NodeId, OperationId, Uuid};
+use super::ids::{AppId, HostId, NodeId, OperationId, Uuid};
 use super::limits::Reservation;
 use super::problem::Refusal;
 use super::work::Work;
@@ -51,8 +51,11 @@ pub struct Operation {
     pub id: OperationId,
     /// The app and user it is for; none for the deployment's own.
     pub owner: Option<Owner>,
-    /// The node it works on; none for the treasury's.
+    /// The node it works on; none for the deployment's own.
     pub node: Option<NodeId>,
+    /// The host it works on, where that is what it does; none for nodes' and the treasury's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<HostId>,
     /// What is to be done and how far it is.
     pub work: Work,
     /// Where it is.
@@ -103,7 +106,8 @@ impl Operation {
     /// The subject of the claim under which it runs.
     #[must_use]
     pub fn subject(&self) -> &str {
-        self.node.as_ref().map_or(TREASURY, NodeId::as_str)
+        let node = self.node.as_ref().map(NodeId::as_str);
+        node.or(self.host.as_ref().map(HostId::as_str)).unwrap_or(TREASURY)
     }
 }
 

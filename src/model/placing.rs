@@ -1,7 +1,7 @@
 //! Where a new node goes.
 
 use super::host::Host;
-use super::ids::HostId;
+use super::ids::{HostId, NodeId};
 use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
 
@@ -33,22 +33,27 @@ impl Pulse {
     }
 }
 
-/// The host that takes the next node, and the slot: those whose agents were heard lately before those that are silent, and
-/// of them the emptiest. A silent one is better than none. `None`: there is no free slot.
+/// The host that takes `node`, and the slot: one that was made for it before all others, those whose agents were heard
+/// lately before those that are silent, and of them the emptiest. A silent one is better than none, and what is kept for
+/// another is none. `None`: there is no free slot.
 pub fn choose<H: AsRef<Host>>(
+    node: &NodeId,
     hosts: Vec<H>,
     pulses: impl IntoIterator<Item = Pulse>,
     now: OffsetDateTime,
 ) -> Option<(H, u16)> {
     let silent: Vec<HostId> = pulses.into_iter().filter(|pulse| pulse.is_silent(now)).map(|pulse| pulse.host).collect();
     let free = hosts.into_iter().filter_map(|host| host.as_ref().free_slot().map(|slot| (host, slot)));
-    free.min_by_key(|(host, _)| (silent.contains(&host.as_ref().id), host.as_ref().slots.len()))
+    let ours = free.filter(|(host, _)| host.as_ref().wanted_for().is_none_or(|wanted_for| wanted_for == node));
+    ours.min_by_key(|(host, _)| {
+        let host = host.as_ref();
+        (host.wanted_for().is_none(), silent.contains(&host.id), host.slots.len())
+    })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::host::Enrolment;
-    use super::super::ids::NodeId;
+    use super::super::host::{Enrolment, Hosting};
     use super::*;
 
     const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
@@ -81,6 +86,7 @@ mod tests {
             agent_port: Some(1),
             capacity: 2,
             slots: (0..taken).map(|slot| (slot, NodeId::random(&mut rng))).collect(),
+            compute: None,
             report: None,
             created_at: NOW,
         }
@@ -92,7 +98,22 @@ mod tests {
 
     fn chosen(hosts: &[&Host], pulses: &[Pulse]) -> Option<(HostId, u16)> {
         let known = hosts.iter().map(|host| Known((*host).clone())).collect();
-        choose(known, pulses.to_vec(), NOW).map(|(host, slot)| (host.0.id, slot))
+        choose(&newcomer(), known, pulses.to_vec(), NOW).map(|(host, slot)| (host.0.id, slot))
+    }
+
+    fn newcomer() -> NodeId {
+        NodeId::parse(&format!("n{:024}", 7)).unwrap()
+    }
+
+    #[test]
+    fn one_that_was_made_for_somebody_is_theirs() {
+        let made_for =
+            |node: NodeId| Host { compute: Some(Hosting { wanted_for: Some(node), gone: false }), ..host(1) };
+        let (own, anothers) = (made_for(newcomer()), made_for(NodeId::random(&mut rand::rng())));
+        assert_eq!(chosen(&[&host(0), &own, &anothers], &[]), Some((own.id.clone(), 1)));
+        assert_eq!(chosen(&[&anothers], &[]), None);
+        let gone = Host { compute: Some(Hosting { wanted_for: None, gone: true }), ..host(0) };
+        assert_eq!(chosen(&[&gone], &[]), None);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use crate::model::app::{ApiKeyRecord, App};
 use crate::model::deployment::Authority;
 use crate::model::host::Host;
 use crate::model::limits::Usage;
+use crate::model::machine::Machine;
 use crate::model::node::{Backup, BackupHead, Claim, ClosePointer, Heartbeat, Node, NodeName, PaymentPointer, Runtime};
 use crate::model::operation::{IdempotencyRecord, Operation};
 use crate::model::placing::Pulse;
@@ -37,6 +38,7 @@ collections!(
     ApiKeyRecord,
     Host,
     Pulse,
+    Machine,
     Usage,
     Node,
     NodeName,
@@ -79,6 +81,13 @@ impl Entity for Host {
 
 impl Entity for Pulse {
     const COLLECTION: &'static str = "pulses";
+    fn id(&self) -> String {
+        self.host.to_string()
+    }
+}
+
+impl Entity for Machine {
+    const COLLECTION: &'static str = "machines";
     fn id(&self) -> String {
         self.host.to_string()
     }

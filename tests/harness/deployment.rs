@@ -20,7 +20,10 @@ const MASTERS: u16 = 3;
 pub struct Setup {
     pub lease_ttl_ms: u64,
     pub initial_funding_sat: u64,
+    /// Slots of the host that it begins with; 0: it begins without a host.
     pub slots: u16,
+    /// What all masters have in their environment.
+    pub env: Vec<(&'static str, String)>,
     /// A chain of the test's own, where the treasury has no money and so is left out; `None`: the world's.
     pub chain: Option<ChainAccess>,
     /// Whether its lnds are peers of btcd, with neutrino, rather than users of its RPC.
@@ -37,6 +40,7 @@ impl Default for Setup {
             lease_ttl_ms: 1000,
             initial_funding_sat: 1_000_000,
             slots: 40,
+            env: Vec::new(),
             chain: None,
             neutrino: false,
             firestore: None,
@@ -65,6 +69,7 @@ pub struct Deployment {
     /// Of the hosts that joined later.
     more_agents: Vec<Spawned>,
     pub key: String,
+    env: Vec<(&'static str, String)>,
     agents_port: u16,
     started: usize,
 }
@@ -83,6 +88,7 @@ impl Deployment {
             agent: None,
             more_agents: Vec::new(),
             key: String::new(),
+            env: setup.env.clone(),
             agents_port,
             started: 0,
             dir,
@@ -92,8 +98,10 @@ impl Deployment {
         this.config_cli(&["app", "create", "app"]).await;
         this.key = this.create_key("app", "read,invoice,pay,manage").await;
         this.start_master(&[]).await;
-        this.join_host("", setup.slots).await;
-        this.start_agent(&[]).await;
+        if setup.slots > 0 {
+            this.join_host("", setup.slots).await;
+            this.start_agent(&[]).await;
+        }
         this
     }
 
@@ -121,6 +129,7 @@ network = "simnet"
 key_file = "{seal}"
 [agents]
 listen = "127.0.0.1:{agents}"
+advertise = [{advertised}]
 [chain]
 {backend}
 [lnd]
@@ -135,6 +144,7 @@ lease_ttl_ms = {lease_ttl_ms}
 "#,
             seal = self.path("seal.key").display(),
             agents = self.agents_port,
+            advertised = self.agents_ports(),
         );
         std::fs::write(&self.config, text).unwrap();
     }
@@ -211,12 +221,21 @@ lease_ttl_ms = {lease_ttl_ms}
             .log(&log);
         let agents_port = self.port_for_agents();
         spawn = spawn.arg("--set").arg(format!("agents.listen=127.0.0.1:{agents_port}"));
+        for (name, value) in &self.env {
+            spawn = spawn.env(*name, value);
+        }
         for (name, value) in env {
             spawn = spawn.env(*name, *value);
         }
         let process = self.world.reaper.spawn(spawn).await.unwrap();
         self.masters.push(Master { process, url: format!("http://127.0.0.1:{port}"), log, agents_port });
         self.masters.len() - 1
+    }
+
+    /// Where agents find masters, as a list of TOML.
+    fn agents_ports(&self) -> String {
+        let all = (0..MASTERS).map(|n| format!("\"127.0.0.1:{}\"", self.agents_port + n));
+        all.collect::<Vec<_>>().join(", ")
     }
 
     /// One of the ports that the agent dials: the first that no living master has.
@@ -257,8 +276,7 @@ port_base = {base}
 "#,
             data = self.path(&format!("host{suffix}")).display(),
             port = ports::free(1),
-            masters =
-                (0..MASTERS).map(|n| format!("\"127.0.0.1:{}\"", self.agents_port + n)).collect::<Vec<_>>().join(", "),
+            masters = self.agents_ports(),
             token = token_file.display(),
             fingerprint = invitation["ca_fingerprint"].as_str().unwrap(),
             lnd = lnd.display(),

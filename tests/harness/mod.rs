@@ -23,7 +23,7 @@ pub use api::{Answer, Api};
 pub use deployment::{Deployment, Setup};
 
 /// One runtime for all tests: what they share (the reaper's connection) must outlive each of them.
-static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
+pub static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
     let _provider = rustls::crypto::aws_lc_rs::default_provider().install_default();
     // Past the test runner's capture: the runtime's threads inherit that of the test that came first, and what another
     // test's task panicked with would be lost.

@@ -5,6 +5,7 @@
 
 mod authority;
 mod enrol;
+mod join;
 mod report;
 #[cfg(test)]
 mod tests;
@@ -24,6 +25,7 @@ use time::Duration;
 use zeroize::Zeroizing;
 
 pub use enrol::{EnrolError, Enrolled};
+pub use join::JoinKey;
 pub use report::{Body, Report, ReportError};
 
 /// How long a join token is good for.
@@ -85,6 +87,11 @@ impl Fleet {
         Arc::clone(&self.clock)
     }
 
+    /// What makes the join tokens of hosts that the deployment makes for itself.
+    pub fn join_key(&self) -> Result<JoinKey> {
+        JoinKey::of(&self.ca.key_pem())
+    }
+
     /// A certificate for a master itself.
     pub fn master_credentials(&self, master: &MasterId) -> Result<Credentials> {
         let (cert_pem, key_pem) = self.issue_own(master)?;
@@ -128,6 +135,7 @@ impl Fleet {
             agent_port: None,
             capacity,
             slots: Default::default(),
+            compute: None,
             report: None,
             created_at: self.clock.now(),
         };
@@ -136,13 +144,16 @@ impl Fleet {
     }
 
     /// Makes another join token for a host. One that was enrolled before must use it with its old key, and stays the same
-    /// host. `None`: there is no such host, or it was revoked.
+    /// host. `None`: there is no such host, it was revoked, or its machine is being
+    /// started.
     pub async fn reinvite_host(&self, id: &HostId) -> Result<Option<JoinToken>> {
         let mut token = None;
         repo::modify::<Host, Error>(&*self.store, id.as_str(), |host| {
             let (fresh, invitation) = self.invitation(&host.id, host.generation);
             match &mut host.enrolment {
                 Enrolment::Revoked => return Ok(false),
+                // The token of one that is made for us is part of what its machine was started with.
+                Enrolment::Invited(_) if host.compute.is_some() => return Ok(false),
                 Enrolment::Invited(old) => *old = invitation,
                 Enrolment::Enrolled { reinvitation, .. } => *reinvitation = Some(invitation),
             }

@@ -132,6 +132,7 @@ impl Service {
             id,
             owner: Some(owner.clone()),
             node: Some(node),
+            host: None,
             work,
             state: State::Running,
             progress: "accepted".to_owned(),

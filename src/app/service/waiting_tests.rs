@@ -65,6 +65,7 @@ impl World {
             id: OperationId::random(at, &mut rand::rng()),
             owner: None,
             node: Some(NodeId::random(&mut rand::rng())),
+            host: None,
             work: Work::Delete(Delete { step: DeleteStep::Check }),
             state: State::Running,
             progress: String::new(),

@@ -6,6 +6,7 @@ use super::{create_wallet, funding};
 use crate::error::{AgentError, Error, Result};
 use crate::lndserver::client::Order;
 use crate::model::host::Host;
+use crate::model::hosting::missing;
 use crate::model::node::{Endpoint, Funding, Node, Phase, Placement};
 use crate::model::operation::Operation;
 use crate::model::placing::{self, Pulse};
@@ -13,9 +14,12 @@ use crate::model::problem::{Code, Refusal};
 use crate::model::work::Work;
 use crate::model::work::create::{Create, CreateStep, FundingRequest, FundingState};
 use crate::pki::lnd_cert;
-use crate::store::repo::{self, Versioned};
+use crate::store::Change;
+use crate::store::repo::{self, Entity, Versioned};
 use serde_json::json;
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::broadcast::Receiver;
 
 pub(super) async fn advance(ctx: &Ctx, operation: &Operation, work: &Create) -> Result<Advance> {
     let node = ctx.node(operation.node.as_ref()).await?;
@@ -53,27 +57,53 @@ async fn place(ctx: &Ctx, mut node: Versioned<Node>, work: &Create) -> Result<Ad
     if node.value.placement.is_some() {
         return Ok(Advance::next(at(work, CreateStep::StartLnd), "starting lnd"));
     }
-    let store = &*ctx.parts.store;
-    let mut hosts = repo::list_all::<Host>(store, None).await?;
-    hosts.retain(|host| host.value.is_usable());
-    let nobody = hosts.is_empty();
+    // Subscribed before the look, so that the change that matters cannot fall between.
+    let mut changes = ctx.parts.feed.subscribe();
+    let (store, id) = (&*ctx.parts.store, &node.value.id);
+    let hosts = repo::list_all::<Host>(store, None).await?;
+    let usable: Vec<_> = hosts.iter().filter(|host| host.value.is_usable()).collect();
+    let nobody = usable.is_empty();
     let pulses = repo::list_all::<Pulse>(store, None).await?;
-    let Some((mut host, slot)) =
-        placing::choose(hosts, pulses.into_iter().map(|pulse| pulse.value), ctx.parts.clock.now())
-    else {
-        if nobody {
-            return Ok(Advance::again("waiting for a host to join", Duration::from_millis(500)));
-        }
-        let refusal = Refusal::new(Code::NoCapacity, "no host has a free slot").retry_after(60);
-        return give_up(node, None, refusal);
+    let pulses = pulses.into_iter().map(|pulse| pulse.value);
+    let Some((host, slot)) = placing::choose(id, usable, pulses, ctx.parts.clock.now()) else {
+        let hosts = hosts.iter().map(|host| &host.value);
+        return match &ctx.parts.supply {
+            // Whoever sees to the hosts sees that somebody waits.
+            Some(supply) if missing(supply.rules, std::slice::from_ref(id), hosts).without.is_empty() => {
+                wait_for_host(&mut changes).await;
+                Ok(Advance::again("waiting for a new host", Duration::ZERO))
+            }
+            None if nobody => Ok(Advance::again("waiting for a host to join", Duration::from_millis(500))),
+            _ => give_up(node, None, Refusal::new(Code::NoCapacity, "no host has a free slot").retry_after(60)),
+        };
     };
-    host.value.slots.insert(slot, node.value.id.clone());
+    let mut writes = Vec::new();
+    // One that was made for this node and came later is free for others.
+    for mut other in hosts.iter().filter(|other| other.value.id != host.value.id).cloned() {
+        if other.value.release_from(id) {
+            writes.push(repo::update(&other.value, other.version)?);
+        }
+    }
+    let mut host = host.clone();
+    host.value.release_from(id);
+    host.value.slots.insert(slot, id.clone());
     node.value.placement = Some(Placement { host: host.value.id.clone(), slot });
-    Ok(Advance::Next {
-        work: at(work, CreateStep::StartLnd),
-        progress: "starting lnd".to_owned(),
-        writes: vec![repo::update(&host.value, host.version)?, repo::update(&node.value, node.version)?],
-    })
+    writes.extend([repo::update(&host.value, host.version)?, repo::update(&node.value, node.version)?]);
+    Ok(Advance::Next { work: at(work, CreateStep::StartLnd), progress: "starting lnd".to_owned(), writes })
+}
+
+/// Waits until something has changed about a host, for a while.
+async fn wait_for_host(changes: &mut Receiver<Arc<Change>>) {
+    let relevant = async {
+        while let Ok(change) = changes.recv().await {
+            match &*change {
+                Change::Resync => return,
+                Change::Put(document) if document.key.collection == Host::COLLECTION => return,
+                Change::Put(_) | Change::Deleted(_) => {}
+            }
+        }
+    };
+    let _past_the_time_the_caller_looks_anyway = tokio::time::timeout(Duration::from_secs(5), relevant).await;
 }
 
 /// Whoever holds the host now gets nothing: without a wallet the node goes elsewhere, and no order is given; once there may

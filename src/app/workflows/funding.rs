@@ -56,6 +56,7 @@ pub(super) async fn batch_what_waits(ctx: &Ctx) -> Result<()> {
         id,
         owner: None,
         node: None,
+        host: None,
         work: Work::Funding(FundingBatch { outputs, step: SendStep::Fund }),
         state: State::Running,
         progress: "accepted".to_owned(),

@@ -6,6 +6,7 @@ mod create;
 mod create_wallet;
 mod delete;
 mod funding;
+mod launch;
 mod onchain;
 mod opening;
 mod pay;
@@ -37,6 +38,7 @@ pub async fn advance(ctx: &Ctx, operation: &Operation) -> Result<Advance> {
         Work::Withdraw(work) => withdraw::advance(ctx, operation, work).await,
         Work::Delete(work) => delete::advance(ctx, operation, work).await,
         Work::Funding(work) => funding::advance(ctx, operation, work).await,
+        Work::Launch(work) => launch::advance(ctx, operation, work).await,
     }
 }
 

@@ -115,6 +115,7 @@ async fn hosts_are_shown_without_where_they_are() {
         agent_port: Some(4242),
         capacity: 3,
         slots: [(0, NodeId::random(&mut rand::rng()))].into(),
+        compute: None,
         report: None,
         created_at: OffsetDateTime::UNIX_EPOCH,
     })

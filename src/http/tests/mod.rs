@@ -194,6 +194,7 @@ impl Api {
             id: id.clone(),
             owner,
             node: None,
+            host: None,
             work: Work::Delete(Delete { step: DeleteStep::Check }),
             state,
             progress: "looking".to_owned(),

@@ -4,6 +4,7 @@
 pub mod close;
 pub mod create;
 pub mod delete;
+pub mod launch;
 pub mod onchain;
 pub mod pay;
 pub mod plan;
@@ -13,7 +14,6 @@ use serde::{Deserialize, Serialize};
 /// The kinds of work, each with its parameters and its step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
-#[expect(clippy::large_enum_variant, reason = "it lives inside an operation, one at a time")]
 pub enum Work {
     /// Give a user a node.
     Create(create::Create),
@@ -28,6 +28,8 @@ pub enum Work {
     Delete(delete::Delete),
     /// The treasury funds new wallets in one transaction.
     Funding(onchain::FundingBatch),
+    /// Start a machine for a host.
+    Launch(launch::Launch),
 }
 
 impl Work {
@@ -41,6 +43,7 @@ impl Work {
             Self::Withdraw(_) => "withdraw",
             Self::Delete(_) => "delete",
             Self::Funding(_) => "funding",
+            Self::Launch(_) => "launch",
         }
     }
 
@@ -54,6 +57,7 @@ impl Work {
             Self::Withdraw(w) => w.step.name(),
             Self::Delete(w) => w.step.name(),
             Self::Funding(w) => w.step.name(),
+            Self::Launch(w) => w.step.name(),
         }
     }
 
@@ -69,6 +73,7 @@ impl Work {
             (Self::Withdraw(now), Self::Withdraw(next)) => now.may_become(next),
             (Self::Delete(now), Self::Delete(next)) => now.step <= next.step,
             (Self::Funding(now), Self::Funding(next)) => now.outputs == next.outputs && now.step.may_become(&next.step),
+            (Self::Launch(now), Self::Launch(next)) => now.step.may_become(&next.step),
             _ => false,
         }
     }

@@ -2,10 +2,12 @@
 
 use super::*;
 use crate::model::amount::{Msat, Sat};
-use crate::model::ids::{NodeId, OperationId};
+use crate::model::ids::{HostId, NodeId, OperationId};
+use crate::model::machine::{Frozen, InstanceId, Place, Template};
 use close::{Close, CloseFee, CloseStep};
 use create::{Create, CreateStep};
 use delete::{Delete, DeleteStep};
+use launch::{Launch, LaunchStep};
 use onchain::{FundingBatch, FundingOutput, SendStep, Withdraw, WithdrawAmount};
 use pay::{OpenPolicy, Opened, Opening, Pay, PayStep, PayTerms};
 use proptest::prelude::*;
@@ -97,6 +99,32 @@ fn rng() -> rand::rngs::StdRng {
     rand::SeedableRng::seed_from_u64(1)
 }
 
+fn frozen(generation: u64) -> Frozen {
+    Frozen {
+        host: HostId::random(&mut rng()),
+        generation,
+        template: Template { id: String::new(), version: 1 },
+        place_number: 0,
+        place: Place { subnet: String::new(), instance_type: String::new() },
+        client_token: generation.to_string(),
+        tags: Default::default(),
+        user_data: String::new(),
+        join_until: OffsetDateTime::UNIX_EPOCH,
+    }
+}
+
+fn launch_step() -> impl Strategy<Value = LaunchStep> {
+    let frozen = || (1u64..3).prop_map(frozen);
+    let instance = || text().prop_map(InstanceId);
+    prop_oneof![
+        Just(LaunchStep::first()),
+        frozen().prop_map(|frozen| LaunchStep::Run { frozen }),
+        frozen().prop_map(|frozen| LaunchStep::Find { frozen, since: OffsetDateTime::UNIX_EPOCH }),
+        (frozen(), instance()).prop_map(|(frozen, instance)| LaunchStep::AwaitJoin { frozen, instance }),
+        (frozen(), instance()).prop_map(|(frozen, instance)| LaunchStep::Retire { frozen, instance }),
+    ]
+}
+
 /// Any work at any step.
 fn work() -> impl Strategy<Value = Work> {
     let all_or_some = select(vec![WithdrawAmount::All, WithdrawAmount::Sat(Sat(1))]);
@@ -111,6 +139,7 @@ fn work() -> impl Strategy<Value = Work> {
         }),
         1 => select(DeleteStep::ALL.to_vec()).prop_map(|step| Work::Delete(Delete { step })),
         2 => (send_step(), text()).prop_map(|(step, address)| funding(step, address)),
+        2 => launch_step().prop_map(|step| Work::Launch(Launch { step })),
     ]
 }
 
@@ -123,6 +152,7 @@ fn at_its_start(work: Work) -> Work {
         Work::Withdraw(w) => Work::Withdraw(Withdraw { step: SendStep::Fund, ..w }),
         Work::Delete(_) => Work::Delete(Delete { step: DeleteStep::Check }),
         Work::Funding(w) => Work::Funding(FundingBatch { step: SendStep::Fund, ..w }),
+        Work::Launch(_) => Work::Launch(Launch { step: LaunchStep::first() }),
     }
 }
 

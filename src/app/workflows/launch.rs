@@ -1,0 +1,316 @@
+//! `launch`: a machine for a host. One at a time for each host, whatever fails or crashes; and none is terminated that may
+//! hold a wallet.
+
+use super::super::hosting::Supply;
+use super::super::step::{Advance, Ctx, Settle};
+use crate::compute::{ComputeError, user_data};
+use crate::error::{Error, Result};
+use crate::model::HostId;
+use crate::model::host::{Enrolment, Host, Invitation};
+use crate::model::machine::{
+    self, Frozen, Instance, InstanceId, Machine, MachineState, TAG_AUTHORITY, TAG_DEPLOYMENT, TAG_GENERATION, TAG_HOST,
+};
+use crate::model::node::Node;
+use crate::model::operation::Operation;
+use crate::model::problem::{Code, Refusal};
+use crate::model::work::Work;
+use crate::model::work::launch::{Launch, LaunchStep};
+use crate::store::repo::{self, Entity, Versioned};
+use crate::store::{Change, Write};
+use rand::RngExt;
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use time::OffsetDateTime;
+use tokio::sync::broadcast::Receiver;
+
+/// How long after all places were full, or what was asked for was refused, it is asked for again.
+const PAUSE: Duration = Duration::from_secs(20);
+/// How long what only the operator can help with is left alone.
+const DENIED_PAUSE: Duration = Duration::from_secs(10);
+/// After no answer.
+const AGAIN: Duration = Duration::from_secs(1);
+/// How long is waited for an event before looking all the same.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+pub(super) async fn advance(ctx: &Ctx, operation: &Operation, work: &Launch) -> Result<Advance> {
+    let Some(supply) = &ctx.parts.supply else {
+        return Ok(Advance::again("this master has no [compute] that starts machines", LOOK_EVERY));
+    };
+    let id = operation.host.as_ref().ok_or_else(|| Error::Invariant("a launch without a host".to_owned()))?;
+    let launch = Launching { ctx, supply, id };
+    match &work.step {
+        LaunchStep::Freeze { place_number, not_before } => launch.freeze(*place_number, *not_before, operation).await,
+        LaunchStep::Run { frozen } => launch.run(frozen).await,
+        LaunchStep::Find { frozen, since } => launch.find(frozen, *since).await,
+        LaunchStep::AwaitJoin { frozen, instance } => launch.await_join(frozen, instance).await,
+        LaunchStep::Retire { instance, .. } => launch.retire(instance).await,
+    }
+}
+
+struct Launching<'a> {
+    ctx: &'a Ctx,
+    supply: &'a Supply,
+    id: &'a HostId,
+}
+
+impl Launching<'_> {
+    fn now(&self) -> OffsetDateTime {
+        self.ctx.parts.clock.now()
+    }
+
+    async fn host(&self) -> Result<Versioned<Host>> {
+        let host = repo::get::<Host>(&*self.ctx.parts.store, self.id.as_str()).await?;
+        host.ok_or_else(|| Error::Invariant(format!("host {} is not in the store", self.id)))
+    }
+
+    /// Nothing is started: the next generation, with an invitation that is good until it must have joined.
+    async fn freeze(
+        &self,
+        place_number: usize,
+        not_before: Option<OffsetDateTime>,
+        operation: &Operation,
+    ) -> Result<Advance> {
+        let (now, mut host) = (self.now(), self.host().await?);
+        if host.value.is_revoked() {
+            return self.give_up(host);
+        }
+        if let Some(wait) = not_before.map(|at| at - now).filter(|wait| wait.is_positive()) {
+            let wait = Duration::try_from(wait).unwrap_or(PAUSE).min(LOOK_EVERY);
+            return Ok(Advance::again(operation.progress.clone(), wait));
+        }
+        let supply = self.supply;
+        let (number, place) = match supply.places.get(place_number) {
+            Some(place) => (place_number, place),
+            None => (0, supply.places.first().ok_or_else(|| Error::Invariant("no place to launch in".to_owned()))?),
+        };
+        let generation = host.value.generation + 1;
+        let join_until = now + supply.join_within;
+        let frozen = Frozen {
+            host: self.id.clone(),
+            generation,
+            template: supply.template.clone(),
+            place_number: number,
+            place: place.clone(),
+            client_token: Frozen::client_token(&supply.deployment, self.id, generation, place),
+            tags: self.tags(&host.value, generation).await?,
+            user_data: user_data::template(&supply.masters, &supply.authority),
+            join_until,
+        };
+        host.value.generation = generation;
+        host.value.enrolment = Enrolment::Invited(supply.join_key.invitation(self.id, generation, join_until)?);
+        let progress = format!("asking EC2 for a {place}");
+        Ok(next(LaunchStep::Run { frozen }, progress, vec![repo::update(&host.value, host.version)?]))
+    }
+
+    async fn tags(&self, host: &Host, generation: u64) -> Result<BTreeMap<String, String>> {
+        let name = match host.wanted_for().filter(|_| host.capacity == 1) {
+            Some(node) => repo::get::<Node>(&*self.ctx.parts.store, node.as_str()).await?.map(|node| node.value.uuid),
+            None => None,
+        };
+        let name = name.map_or_else(|| format!("lndserver-{}", self.id), |uuid| format!("lnd-{}", uuid.as_str()));
+        let tags = [
+            (TAG_DEPLOYMENT, self.supply.deployment.clone()),
+            (TAG_AUTHORITY, self.supply.authority.clone()),
+            (TAG_HOST, self.id.to_string()),
+            (TAG_GENERATION, generation.to_string()),
+            ("Name", name),
+        ];
+        Ok(tags.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
+    }
+
+    /// The operator took it out before it had a machine.
+    fn give_up(&self, mut host: Versioned<Host>) -> Result<Advance> {
+        if let Some(hosting) = &mut host.value.compute {
+            (hosting.gone, hosting.wanted_for) = (true, None);
+        }
+        Ok(Advance::Failed {
+            refusal: Refusal::new(Code::NoCapacity, "the host was revoked; it has no machine"),
+            spent_sat: crate::model::Sat(0),
+            writes: vec![repo::update(&host.value, host.version)?],
+        })
+    }
+
+    /// The same request until the answer is definite; a repeated one is answered with the same instance.
+    async fn run(&self, frozen: &Frozen) -> Result<Advance> {
+        // One that comes now could not join. Was it asked for before? To ask again might start it.
+        if self.now() >= frozen.join_until {
+            let step = LaunchStep::Find { frozen: frozen.clone(), since: self.now() };
+            return Ok(next(step, "no definite answer came in time; looking for an instance", Vec::new()));
+        }
+        let token = self.supply.join_key.token(self.id, frozen.generation)?;
+        self.ctx.claim.check()?;
+        match self.supply.compute.run(frozen, &token).await {
+            Ok(instance) => self.started(frozen, &instance).await,
+            Err(ComputeError::Mismatch) => {
+                tracing::error!(host.id = %self.id, "EC2 knows another request by this token; looking for its instance");
+                let step = LaunchStep::Find { frozen: frozen.clone(), since: self.now() };
+                Ok(next(step, ComputeError::Mismatch.to_string(), Vec::new()))
+            }
+            Err(error) => Ok(self.not_started(frozen, error)),
+        }
+    }
+
+    fn not_started(&self, frozen: &Frozen, error: ComputeError) -> Advance {
+        let (host, place) = (self.id, &frozen.place);
+        let asking_anew = |place_number, pause: Option<Duration>| {
+            let not_before = pause.map(|pause| self.now() + jittered(pause));
+            LaunchStep::Freeze { place_number, not_before }
+        };
+        match error {
+            ComputeError::Throttled { after } => Advance::again("EC2 asks for fewer requests; waiting", after),
+            ComputeError::Unknown(_) => {
+                tracing::warn!(%error, host.id = %host, "asking EC2 again");
+                Advance::again(format!("{error}; asking again"), jittered(AGAIN))
+            }
+            ComputeError::Denied(_) => {
+                tracing::error!(%error, host.id = %host, "EC2 needs the operator");
+                Advance::again(format!("{error}; asked again until it does"), jittered(DENIED_PAUSE))
+            }
+            ComputeError::NoCapacity(_) | ComputeError::Quota(_) => {
+                let following = frozen.place_number + 1;
+                let last = following >= self.supply.places.len();
+                tracing::warn!(%error, host.id = %host, %place, last, "no instance here; the next place is asked");
+                let what_then = if last { "all places are asked again later" } else { "the next place is asked" };
+                let (place_number, pause) = if last { (0, Some(PAUSE)) } else { (following, None) };
+                next(asking_anew(place_number, pause), format!("{place}: {error}; {what_then}"), Vec::new())
+            }
+            ComputeError::Refused(_) => {
+                tracing::error!(%error, host.id = %host, %place, "EC2 needs the operator: see [compute]");
+                let progress = format!("{place}: {error}; see [compute]; asked again later");
+                next(asking_anew(0, Some(PAUSE)), progress, Vec::new())
+            }
+            ComputeError::Spent | ComputeError::Mismatch => {
+                next(asking_anew(frozen.place_number, None), format!("{error}; starting another"), Vec::new())
+            }
+        }
+    }
+
+    async fn started(&self, frozen: &Frozen, instance: &Instance) -> Result<Advance> {
+        tracing::info!(host.id = %self.id, instance = %instance.id, generation = frozen.generation, "instance started");
+        let machine = Machine {
+            host: self.id.clone(),
+            generation: frozen.generation,
+            instance: instance.id.clone(),
+            place: frozen.place.clone(),
+            state: instance.state,
+            address: instance.address,
+            launched_at: self.now(),
+        };
+        let write = match repo::get::<Machine>(&*self.ctx.parts.store, self.id.as_str()).await? {
+            Some(old) => repo::update(&machine, old.version)?,
+            None => repo::create(&machine)?,
+        };
+        let step = LaunchStep::AwaitJoin { frozen: frozen.clone(), instance: instance.id.clone() };
+        Ok(next(step, format!("instance {} boots", instance.id), vec![write]))
+    }
+
+    /// Nobody asks for it any more; if there is one, it is seen sooner or later.
+    async fn find(&self, frozen: &Frozen, since: OffsetDateTime) -> Result<Advance> {
+        match self.supply.compute.find(self.id, frozen.generation).await {
+            Ok(Some(instance)) => self.started(frozen, &instance).await,
+            Ok(None) if machine::was_never_started(since, self.now()) => {
+                let step = LaunchStep::Freeze { place_number: frozen.place_number, not_before: None };
+                Ok(next(step, "no instance was started", Vec::new()))
+            }
+            Ok(None) => Ok(Advance::again("looking for an instance", LOOK_EVERY)),
+            Err(error) => Ok(later(&error, self.id)),
+        }
+    }
+
+    async fn await_join(&self, frozen: &Frozen, instance: &InstanceId) -> Result<Advance> {
+        // Subscribed before the look, so that the change that matters cannot fall between.
+        let mut changes = self.ctx.parts.feed.subscribe();
+        let host = self.host().await?;
+        let joined_once = host.value.address.is_some() || !host.value.slots.is_empty();
+        match &host.value.enrolment {
+            Enrolment::Enrolled { .. } => {
+                let result = json!({ "host": self.id, "instance": instance, "generation": frozen.generation });
+                Ok(Advance::Done { result, settle: Settle::Keep, writes: Vec::new() })
+            }
+            Enrolment::Revoked if joined_once => {
+                let message = format!("the host was revoked after it had joined; instance {instance} is left as it is");
+                Ok(Advance::failed(Refusal::new(Code::NoCapacity, message)))
+            }
+            Enrolment::Revoked => self.take_back(host, frozen, instance, "the host was revoked"),
+            Enrolment::Invited(_) if self.now() > frozen.join_until => {
+                self.take_back(host, frozen, instance, "it has not joined in time")
+            }
+            Enrolment::Invited(_) if self.is_terminated(instance).await? => {
+                self.take_back(host, frozen, instance, "it was terminated before it had joined")
+            }
+            Enrolment::Invited(_) => {
+                let left = Duration::try_from(frozen.join_until - self.now()).unwrap_or_default();
+                let at_most = (left + Duration::from_millis(10)).min(LOOK_EVERY);
+                wait_for_change(&mut changes, self.id, at_most).await;
+                Ok(Advance::again(format!("instance {instance} boots"), Duration::ZERO))
+            }
+        }
+    }
+
+    async fn is_terminated(&self, instance: &InstanceId) -> Result<bool> {
+        let machine = repo::get::<Machine>(&*self.ctx.parts.store, self.id.as_str()).await?;
+        let of_it = machine.filter(|machine| machine.value.instance == *instance);
+        Ok(of_it.is_some_and(|machine| machine.value.state == MachineState::Terminated))
+    }
+
+    /// From this commit on it cannot join any more, and it never had: only then is it terminated.
+    fn take_back(
+        &self,
+        mut host: Versioned<Host>,
+        frozen: &Frozen,
+        instance: &InstanceId,
+        reason: &str,
+    ) -> Result<Advance> {
+        if !host.value.slots.is_empty() {
+            return Err(Error::Invariant(format!("host {} never joined, and has nodes", self.id)));
+        }
+        if let Enrolment::Invited(Invitation { token_sha256, .. }) = &mut host.value.enrolment {
+            token_sha256.clear();
+        }
+        tracing::warn!(host.id = %self.id, %instance, reason, "the instance is terminated; nothing is on it");
+        let step = LaunchStep::Retire { frozen: frozen.clone(), instance: instance.clone() };
+        let progress = format!("instance {instance} is terminated: {reason}");
+        Ok(next(step, progress, vec![repo::update(&host.value, host.version)?]))
+    }
+
+    async fn retire(&self, instance: &InstanceId) -> Result<Advance> {
+        self.ctx.claim.check()?;
+        if let Err(error) = self.supply.compute.terminate(instance).await {
+            return Ok(later(&error, self.id));
+        }
+        Ok(next(LaunchStep::first(), format!("instance {instance} is terminated"), Vec::new()))
+    }
+}
+
+/// What is harmless to repeat, and has no other way.
+fn later(error: &ComputeError, host: &HostId) -> Advance {
+    tracing::warn!(%error, host.id = %host, "EC2 is asked again");
+    Advance::again(format!("{error}; asked again"), jittered(LOOK_EVERY))
+}
+
+fn next(step: LaunchStep, progress: impl Into<String>, writes: Vec<Write>) -> Advance {
+    Advance::Next { work: Work::Launch(Launch { step }), progress: progress.into(), writes }
+}
+
+fn jittered(pause: Duration) -> Duration {
+    pause.mul_f64(rand::rng().random_range(0.5..1.0))
+}
+
+/// Waits until this host, or its machine, has changed.
+async fn wait_for_change(changes: &mut Receiver<Arc<Change>>, host: &HostId, at_most: Duration) {
+    let relevant = async {
+        while let Ok(change) = changes.recv().await {
+            let of_host = |key: &crate::store::Key| {
+                [Host::COLLECTION, Machine::COLLECTION].contains(&key.collection) && key.id == host.as_str()
+            };
+            match &*change {
+                Change::Resync => return,
+                Change::Put(document) if of_host(&document.key) => return,
+                Change::Put(_) | Change::Deleted(_) => {}
+            }
+        }
+    };
+    let _past_the_time_the_caller_looks_anyway = tokio::time::timeout(at_most, relevant).await;
+}

@@ -1,0 +1,215 @@
+//! Compute by EC2: instances from a launch template.
+//!
+//! The SDK tries nothing again by itself: what is asked again, and when, is written in the Store (`app/workflows/launch.rs`),
+//! and how often all together, here.
+
+mod errors;
+
+use super::user_data;
+use super::{Compute, ComputeError, JoinToken};
+use crate::model::HostId;
+use crate::model::machine::{
+    Frozen, Instance, InstanceId, MachineState, TAG_AUTHORITY, TAG_DEPLOYMENT, TAG_GENERATION, TAG_HOST,
+};
+use async_trait::async_trait;
+use aws_config::BehaviorVersion;
+use aws_config::retry::RetryConfig;
+use aws_config::timeout::TimeoutConfig;
+use aws_sdk_ec2::Client;
+use aws_sdk_ec2::config::Region;
+use aws_sdk_ec2::types::{
+    Filter, Instance as Described, InstanceStateName, InstanceType, LaunchTemplateSpecification, ResourceType, Tag,
+    TagSpecification,
+};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use errors::failed;
+use governor::clock::{Clock, DefaultClock};
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use rand::RngExt;
+use secrecy::ExposeSecret;
+use std::num::NonZeroU32;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+use tokio::time::Instant;
+
+const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+/// Instances that are described in one answer.
+const PAGE: i32 = 500;
+/// An account's RunInstances: 5 at once and 2 a second, over all who ask.
+const RUNS_PER_SECOND: NonZeroU32 = NonZeroU32::MIN.saturating_add(1);
+const RUNS_AT_ONCE: NonZeroU32 = NonZeroU32::MIN.saturating_add(4);
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// Where EC2 is, and whose machines these are.
+#[derive(Debug, Clone)]
+pub struct Ec2Options {
+    /// The region, such as `eu-central-1`.
+    pub region: String,
+    /// Where EC2's API is, where not at AWS's usual address. None: as AWS's own tools find it (`AWS_ENDPOINT_URL_EC2`).
+    pub endpoint_url: Option<String>,
+    /// The deployment's name.
+    pub deployment: String,
+    /// The fingerprint of its authority.
+    pub authority: String,
+}
+
+/// EC2.
+#[derive(Debug)]
+pub struct Ec2 {
+    client: Client,
+    ours: [(&'static str, String); 2],
+    runs: DefaultDirectRateLimiter,
+    pause: Mutex<Pause>,
+}
+
+/// What EC2 has asked us to wait.
+#[derive(Debug, Default)]
+struct Pause {
+    until: Option<Instant>,
+    longest: Duration,
+}
+
+impl Ec2 {
+    /// Finds credentials where AWS's own tools do (environment, files, web identity, container, instance), when they are
+    /// needed. Asks nobody yet.
+    pub async fn open(options: Ec2Options) -> Self {
+        let timeouts =
+            TimeoutConfig::builder().connect_timeout(CONNECT_WITHIN).operation_timeout(ANSWER_WITHIN).build();
+        let mut loader = aws_config::defaults(BehaviorVersion::latest())
+            .region(Region::new(options.region))
+            .retry_config(RetryConfig::disabled())
+            .timeout_config(timeouts);
+        if let Some(url) = options.endpoint_url {
+            loader = loader.endpoint_url(url);
+        }
+        Self {
+            client: Client::new(&loader.load().await),
+            ours: [(TAG_DEPLOYMENT, options.deployment), (TAG_AUTHORITY, options.authority)],
+            runs: RateLimiter::direct(Quota::per_second(RUNS_PER_SECOND).allow_burst(RUNS_AT_ONCE)),
+            pause: Mutex::default(),
+        }
+    }
+
+    /// A turn to ask for an instance, or how long until there may be one.
+    fn turn(&self) -> Result<(), ComputeError> {
+        let until = self.pause.lock().unwrap_or_else(PoisonError::into_inner).until;
+        let pause = until.map(|until| until.saturating_duration_since(Instant::now()));
+        let wait = match pause.filter(|pause| !pause.is_zero()) {
+            Some(pause) => pause,
+            None => match self.runs.check() {
+                Ok(()) => return Ok(()),
+                Err(early) => early.wait_time_from(DefaultClock::default().now()),
+            },
+        };
+        // Those who wait for the same moment come one after the other.
+        Err(ComputeError::Throttled { after: wait + wait.mul_f64(rand::rng().random_range(0.0..0.5)) })
+    }
+
+    /// Doubles the pause after every answer that asks for one; every other one ends it.
+    fn learn<T>(&self, answer: Result<T, ComputeError>) -> Result<T, ComputeError> {
+        let mut pause = self.pause.lock().unwrap_or_else(PoisonError::into_inner);
+        if !matches!(answer, Err(ComputeError::Throttled { .. })) {
+            *pause = Pause::default();
+            return answer;
+        }
+        pause.longest = (pause.longest * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
+        let after = pause.longest.mul_f64(rand::rng().random_range(0.5..1.0));
+        pause.until = Some(Instant::now() + after);
+        Err(ComputeError::Throttled { after })
+    }
+
+    async fn describe(&self, more: Vec<(&'static str, String)>) -> Result<Vec<Instance>, ComputeError> {
+        let filters: Vec<Filter> =
+            self.ours.iter().cloned().chain(more).map(|(tag, value)| of_tag(tag, value)).collect();
+        let mut all = Vec::new();
+        let mut next = None;
+        loop {
+            let request = self.client.describe_instances().set_filters(Some(filters.clone())).max_results(PAGE);
+            let page = request.set_next_token(next).send().await.map_err(|error| failed(&error))?;
+            all.extend(page.reservations().iter().flat_map(|reservation| reservation.instances()).filter_map(instance));
+            next = page.next_token().filter(|token| !token.is_empty()).map(str::to_owned);
+            if next.is_none() {
+                return Ok(all);
+            }
+        }
+    }
+}
+
+fn of_tag(tag: &str, value: String) -> Filter {
+    Filter::builder().name(format!("tag:{tag}")).values(value).build()
+}
+
+#[async_trait]
+impl Compute for Ec2 {
+    async fn run(&self, frozen: &Frozen, join_token: &JoinToken) -> Result<Instance, ComputeError> {
+        self.turn()?;
+        let user_data = user_data::with_token(&frozen.user_data, join_token.expose_secret());
+        if user_data.len() > user_data::MOST_BYTES {
+            return Err(ComputeError::Refused(
+                "the user data is too long: too many masters in agents.advertise".into(),
+            ));
+        }
+        let template = LaunchTemplateSpecification::builder()
+            .launch_template_id(&frozen.template.id)
+            .version(frozen.template.version.to_string());
+        let tags: Vec<Tag> =
+            frozen.tags.iter().map(|(key, value)| Tag::builder().key(key).value(value).build()).collect();
+        let tagged = |what: ResourceType| TagSpecification::builder().resource_type(what).set_tags(Some(tags.clone()));
+        let request = self
+            .client
+            .run_instances()
+            .launch_template(template.build())
+            .subnet_id(&frozen.place.subnet)
+            .instance_type(InstanceType::from(frozen.place.instance_type.as_str()))
+            .min_count(1)
+            .max_count(1)
+            .client_token(&frozen.client_token)
+            .user_data(BASE64_STANDARD.encode(user_data))
+            .tag_specifications(tagged(ResourceType::Instance).build())
+            .tag_specifications(tagged(ResourceType::Volume).build());
+        let answer = self.learn(request.send().await.map_err(|error| failed(&error)))?;
+        let started = answer.instances().iter().find_map(instance);
+        started.ok_or_else(|| ComputeError::Unknown("an answer without an instance".to_owned()))
+    }
+
+    async fn find(&self, host: &HostId, generation: u64) -> Result<Option<Instance>, ComputeError> {
+        let tags = vec![(TAG_HOST, host.to_string()), (TAG_GENERATION, generation.to_string())];
+        Ok(self.describe(tags).await?.into_iter().next())
+    }
+
+    async fn terminate(&self, instance: &InstanceId) -> Result<(), ComputeError> {
+        match self.client.terminate_instances().instance_ids(&instance.0).send().await {
+            Ok(_) => Ok(()),
+            // One that was terminated is forgotten after an hour.
+            Err(error) if errors::code(&error) == Some("InvalidInstanceID.NotFound") => Ok(()),
+            Err(error) => Err(failed(&error)),
+        }
+    }
+
+    async fn all(&self) -> Result<Vec<Instance>, ComputeError> {
+        self.describe(Vec::new()).await
+    }
+}
+
+/// One without an id or a state is none.
+fn instance(described: &Described) -> Option<Instance> {
+    let tag = |key: &str| described.tags().iter().find(|tag| tag.key() == Some(key))?.value();
+    let state = match described.state()?.name()? {
+        InstanceStateName::Pending => MachineState::Pending,
+        InstanceStateName::Running => MachineState::Running,
+        InstanceStateName::Stopped | InstanceStateName::Stopping => MachineState::Stopped,
+        InstanceStateName::ShuttingDown | InstanceStateName::Terminated => MachineState::Terminated,
+        _ => return None,
+    };
+    Some(Instance {
+        id: InstanceId(described.instance_id()?.to_owned()),
+        state,
+        address: described.private_ip_address().and_then(|address| address.parse().ok()),
+        host: tag(TAG_HOST).and_then(HostId::parse),
+        generation: tag(TAG_GENERATION).and_then(|generation| generation.parse().ok()),
+        client_token: described.client_token().filter(|token| !token.is_empty()).map(str::to_owned),
+    })
+}

@@ -1,0 +1,171 @@
+//! Machines: what EC2 has started for a host. The host is ours and stays; a machine comes, goes and is replaced.
+
+use super::ids::{HostId, digest_id};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+use time::{Duration, OffsetDateTime};
+
+/// The tag that names the deployment.
+pub const TAG_DEPLOYMENT: &str = "scale-lnd-deployment";
+/// The tag that holds the fingerprint of the deployment's authority: names may be the same, these are not.
+pub const TAG_AUTHORITY: &str = "scale-lnd-authority";
+/// The tag that names the host.
+pub const TAG_HOST: &str = "scale-lnd-host";
+/// The tag that holds the host's generation.
+pub const TAG_GENERATION: &str = "scale-lnd-generation";
+
+/// For so long after the last request that may have started a machine, not finding it proves nothing.
+const UNSEEN_FOR: Duration = Duration::minutes(2);
+
+/// EC2's name of an instance, such as `i-0123456789abcdef0`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct InstanceId(pub String);
+
+impl fmt::Display for InstanceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Where a machine may be started: a subnet (which is in one zone) and an instance type.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// The subnet, such as `subnet-0123456789abcdef0`.
+    pub subnet: String,
+    /// The type, such as `t4g.small`.
+    pub instance_type: String,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} in {}", self.instance_type, self.subnet)
+    }
+}
+
+/// A version of a launch template.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Template {
+    /// Its id, such as `lt-0123456789abcdef0`.
+    pub id: String,
+    /// The version, by its number: what `$Latest` is may change between two requests.
+    pub version: u64,
+}
+
+/// All that a machine is asked for with, frozen before the first request: a repeated request must be the same one, to the
+/// byte, or EC2 takes it for another. The join token is not in it; it is derived anew for each request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Frozen {
+    /// The host.
+    pub host: HostId,
+    /// Its generation: one for each `Frozen`.
+    pub generation: u64,
+    /// The launch template.
+    pub template: Template,
+    /// Which of the configured places it is, from 0.
+    pub place_number: usize,
+    /// The place.
+    pub place: Place,
+    /// EC2 starts one instance for it, however often it is asked.
+    pub client_token: String,
+    /// The instance's and its volumes' tags.
+    pub tags: BTreeMap<String, String>,
+    /// The user data, with a mark where the join token goes.
+    pub user_data: String,
+    /// Until when the host may join. From then on this is asked for no more.
+    #[serde(with = "time::serde::rfc3339")]
+    pub join_until: OffsetDateTime,
+}
+
+impl Frozen {
+    /// The token for a machine of this host, generation and place in this deployment. Zone and type are in it because EC2
+    /// knows a token in one zone only, and with one set of parameters.
+    #[must_use]
+    pub fn client_token(deployment: &str, host: &HostId, generation: u64, place: &Place) -> String {
+        let generation = generation.to_string();
+        digest_id(&["launch", deployment, host.as_str(), &generation, &place.subnet, &place.instance_type])
+    }
+}
+
+/// Whether a machine that nobody has seen by `now`, and was last asked for before `since`, was never started.
+#[must_use]
+pub fn was_never_started(since: OffsetDateTime, now: OffsetDateTime) -> bool {
+    now - since > UNSEEN_FOR
+}
+
+/// How a machine is, by EC2.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MachineState {
+    /// It is being started.
+    Pending,
+    /// It runs.
+    Running,
+    /// It is stopped, or about to be; it may be started again, on the same disk.
+    Stopped,
+    /// It is terminated, or about to be. There is no way back.
+    Terminated,
+}
+
+/// An instance as EC2 describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Instance {
+    /// Its name.
+    pub id: InstanceId,
+    /// How it is.
+    pub state: MachineState,
+    /// Its private address.
+    pub address: Option<IpAddr>,
+    /// The host that it was started for, by its tags.
+    pub host: Option<HostId>,
+    /// The generation, by its tags.
+    pub generation: Option<u64>,
+    /// With which token it was asked for.
+    pub client_token: Option<String>,
+}
+
+/// The machine that is a host now, as it was last seen. Id = the host's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Machine {
+    /// The host.
+    pub host: HostId,
+    /// The generation it is.
+    pub generation: u64,
+    /// EC2's name for it.
+    pub instance: InstanceId,
+    /// Where it was started.
+    pub place: Place,
+    /// How it is.
+    pub state: MachineState,
+    /// Its private address.
+    pub address: Option<IpAddr>,
+    /// When EC2 said that it was started.
+    #[serde(with = "time::serde::rfc3339")]
+    pub launched_at: OffsetDateTime,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_token_is_for_one_machine_only() {
+        let [host, other] = [(); 2].map(|()| HostId::random(&mut rand::rng()));
+        let place = Place { subnet: "subnet-1".to_owned(), instance_type: "t4g.small".to_owned() };
+        let elsewhere = Place { subnet: "subnet-2".to_owned(), ..place.clone() };
+        let larger = Place { instance_type: "t4g.large".to_owned(), ..place.clone() };
+        let token = Frozen::client_token("prod", &host, 1, &place);
+        assert_eq!(token, Frozen::client_token("prod", &host, 1, &place));
+        assert!(token.len() <= 64, "EC2 takes no more");
+        let others = [
+            Frozen::client_token("test", &host, 1, &place),
+            Frozen::client_token("prod", &other, 1, &place),
+            Frozen::client_token("prod", &host, 2, &place),
+            Frozen::client_token("prod", &host, 1, &elsewhere),
+            Frozen::client_token("prod", &host, 1, &larger),
+        ];
+        assert!(others.iter().all(|other| *other != token));
+    }
+}

@@ -1,0 +1,148 @@
+//! The deployment makes its own hosts, on EC2: moto's EC2, in front of it a proxy that adds what moto lacks, and a hypervisor
+//! that boots the real lndserver from the real user data.
+
+mod hypervisor;
+mod moto;
+mod proxy;
+mod stories;
+mod trouble;
+
+use crate::harness::{Deployment, Setup, eventually};
+use aws_sdk_ec2::types::Instance;
+use hypervisor::Hypervisor;
+use moto::{Account, Moto};
+use proxy::Proxy;
+use serde_json::{Value, json};
+use std::time::Duration;
+
+const DEADLINE: Duration = Duration::from_secs(300);
+/// How long what is waited for may take.
+const LIMIT: Duration = Duration::from_secs(90);
+
+/// How a test's `[compute]` differs from the usual.
+struct Compute {
+    template: Option<&'static str>,
+    spare_slots: u32,
+    max_hosts: u32,
+    join_within_seconds: u64,
+    credentials: bool,
+}
+
+impl Default for Compute {
+    fn default() -> Self {
+        Self { template: None, spare_slots: 0, max_hosts: 20, join_within_seconds: 90, credentials: true }
+    }
+}
+
+/// A deployment without a host of its own, and all that stands for EC2.
+struct Cloud {
+    account: Account,
+    proxy: Proxy,
+    machines: Hypervisor,
+    d: Deployment,
+}
+
+impl Cloud {
+    async fn start(compute: Compute) -> Self {
+        let account = Account::new().await;
+        let machines = Hypervisor::start(crate::harness::world::world().await, &account);
+        let proxy = Proxy::start(&Moto::shared().await.url).await;
+        let d = deployment(&account, &proxy, &compute).await;
+        Self { account, proxy, machines, d }
+    }
+
+    async fn stop(self) {
+        self.d.stop().await;
+        self.machines.stop().await;
+    }
+
+    /// The operations that start machines, newest first.
+    async fn launches(&self) -> Vec<Value> {
+        let listed = self.d.config_cli(&["operation", "list", "--json"]).await;
+        let listed: Vec<Value> = serde_json::from_str(&listed).unwrap();
+        let mut launches = Vec::new();
+        for id in listed.iter().filter(|operation| operation["id"].is_string()).map(|o| o["id"].as_str().unwrap()) {
+            let shown: Value = serde_json::from_str(&self.d.config_cli(&["operation", "show", id]).await).unwrap();
+            if shown["work"]["kind"] == "launch" {
+                launches.push(shown);
+            }
+        }
+        launches
+    }
+
+    /// Waits until the only launch says this.
+    async fn launch_says(&self, text: &str) {
+        eventually(&format!("the launch says {text:?}"), LIMIT, || async {
+            let launches = self.launches().await;
+            let says = |launch: &Value| launch["progress"].as_str().is_some_and(|progress| progress.contains(text));
+            launches.iter().any(says).then_some(())
+        })
+        .await;
+    }
+
+    /// Waits until there is one launch and it is in this state.
+    async fn launch_is(&self, state: &str) {
+        eventually(&format!("the launch is {state}"), LIMIT, || async {
+            let launches = self.launches().await;
+            (launches.len() == 1 && launches[0]["state"]["state"] == state).then_some(())
+        })
+        .await;
+    }
+
+    /// Creates a user in the background, which takes as long as it takes.
+    fn create_later(&self, uuid: &str) -> tokio::task::JoinHandle<Value> {
+        let (api, uuid) = (self.d.api(), uuid.to_owned());
+        tokio::spawn(async move {
+            let answer = api.post("create", json!({ "uuid": uuid, "wait": 50 })).await;
+            api.finished(answer).await.ok()
+        })
+    }
+
+    /// The only instance that is not terminated.
+    async fn only_instance(&self) -> Instance {
+        let mut living = self.account.living().await;
+        assert_eq!(living.len(), 1, "one instance: {living:#?}");
+        living.remove(0)
+    }
+
+    /// A user's lnd answers.
+    async fn works(&self, uuid: &str) {
+        let api = self.d.api();
+        eventually(&format!("the lnd of {uuid} answers"), LIMIT, || async {
+            let answer = api.get("getinfo", &[("uuid", uuid)]).await;
+            (answer.status == 200).then_some(())
+        })
+        .await;
+    }
+}
+
+async fn deployment(account: &Account, proxy: &Proxy, compute: &Compute) -> Deployment {
+    let Compute { template, spare_slots, max_hosts, join_within_seconds, credentials } = compute;
+    let more = format!(
+        r#"
+[compute]
+kind = "ec2"
+region = "{region}"
+endpoint_url = "{url}"
+launch_template = "{template}"
+launch_template_version = 1
+places = ["{first}:t3.small", "{second}:t3.medium"]
+spare_slots = {spare_slots}
+max_hosts = {max_hosts}
+join_within_seconds = {join_within_seconds}
+observe_every_seconds = 1
+"#,
+        region = account.region,
+        url = proxy.url,
+        template = template.unwrap_or(&account.template),
+        first = account.subnets[0],
+        second = account.subnets[1],
+    );
+    // Nothing of this machine's own.
+    let none = ["AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"].map(|name| (name, "/nonexistent"));
+    let given = [("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test")];
+    let given = given.into_iter().filter(|_| *credentials);
+    let env = none.into_iter().chain([("AWS_EC2_METADATA_DISABLED", "true")]).chain(given);
+    let env = env.map(|(name, value)| (name, value.to_owned())).collect();
+    Deployment::start(Setup { slots: 0, initial_funding_sat: 0, env, more, ..Setup::default() }).await
+}

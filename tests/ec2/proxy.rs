@@ -1,0 +1,159 @@
+//! What moto lacks of EC2, in front of it: ClientToken's meaning, and the faults that a test asks for. A server of its own
+//! on a socket of its own, of which nobody behind or before it knows.
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use futures::stream;
+use http::{HeaderMap, StatusCode, header};
+use percent_encoding::percent_decode_str;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex};
+use tokio::net::TcpListener;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+/// What goes wrong, until it is taken back.
+#[derive(Debug, Default)]
+pub struct Faults {
+    /// Subnets in which there is no room.
+    pub full: HashSet<String>,
+    /// So many of the next RunInstances are too many.
+    pub throttled: usize,
+    /// So many of the next RunInstances are carried out, and their answers are lost.
+    pub lost: usize,
+    /// Nothing is allowed.
+    pub denied: bool,
+    /// Private addresses that have changed: old and new.
+    pub moved: HashMap<String, String>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    moto: String,
+    http: reqwest::Client,
+    faults: Mutex<Faults>,
+    /// What was asked for by each ClientToken in each subnet, and what was answered.
+    known: tokio::sync::Mutex<HashMap<(String, String), (Bytes, String)>>,
+    calls: Mutex<Vec<String>>,
+}
+
+/// The proxy; it ends with this.
+#[derive(Debug)]
+pub struct Proxy {
+    pub url: String,
+    shared: Arc<Shared>,
+    _serving: DropGuard,
+}
+
+impl Proxy {
+    pub async fn start(moto: &str) -> Self {
+        let shared = Arc::new(Shared { moto: moto.to_owned(), ..Shared::default() });
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let router = Router::new().fallback(answer).with_state(Arc::clone(&shared));
+        let stop = CancellationToken::new();
+        let stopped = stop.clone().cancelled_owned();
+        tokio::spawn(async move { axum::serve(listener, router).with_graceful_shutdown(stopped).await });
+        Self { url, shared, _serving: stop.drop_guard() }
+    }
+
+    pub fn set(&self, change: impl FnOnce(&mut Faults)) {
+        change(&mut self.shared.faults.lock().unwrap());
+    }
+
+    /// How often this action was called.
+    pub fn calls(&self, action: &str) -> usize {
+        self.shared.calls.lock().unwrap().iter().filter(|call| *call == action).count()
+    }
+}
+
+async fn answer(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes) -> Response {
+    let call: HashMap<String, String> = String::from_utf8_lossy(&body).split('&').filter_map(parameter).collect();
+    let action = call.get("Action").cloned().unwrap_or_default();
+    shared.calls.lock().unwrap().push(action.clone());
+    if shared.faults.lock().unwrap().denied {
+        return error("UnauthorizedOperation", "You are not authorized to perform this operation.", 403);
+    }
+    match action.as_str() {
+        "RunInstances" => run(&shared, &call, &headers, body).await,
+        _ => {
+            let (status, mut text) = forward(&shared, &headers, body).await;
+            for (old, new) in &shared.faults.lock().unwrap().moved {
+                text = text.replace(&format!(">{old}<"), &format!(">{new}<"));
+            }
+            xml(status, text)
+        }
+    }
+}
+
+fn parameter(pair: &str) -> Option<(String, String)> {
+    let (name, value) = pair.split_once('=')?;
+    let value = percent_decode_str(&value.replace('+', " ")).decode_utf8().ok()?.into_owned();
+    Some((name.to_owned(), value))
+}
+
+async fn run(shared: &Shared, call: &HashMap<String, String>, headers: &HeaderMap, body: Bytes) -> Response {
+    let subnet = call.get("SubnetId").cloned().unwrap_or_default();
+    let lost = {
+        let mut faults = shared.faults.lock().unwrap();
+        if faults.throttled > 0 {
+            faults.throttled -= 1;
+            return error("RequestLimitExceeded", "Request limit exceeded.", 503);
+        }
+        let lost = faults.lost > 0;
+        faults.lost = faults.lost.saturating_sub(1);
+        lost
+    };
+    let key = (call["ClientToken"].clone(), subnet.clone());
+    // Of two at the same time, one is first.
+    let mut known = shared.known.lock().await;
+    let text = match known.get(&key) {
+        Some((before, text)) if *before == body => text.clone(),
+        Some(_) => return error("IdempotentParameterMismatch", "The token was used with other parameters.", 400),
+        None if shared.faults.lock().unwrap().full.contains(&subnet) => {
+            return error("InsufficientInstanceCapacity", "We currently do not have sufficient capacity.", 500);
+        }
+        None => {
+            let (status, text) = forward(shared, headers, body.clone()).await;
+            if status == StatusCode::INTERNAL_SERVER_ERROR && !text.contains("<Response>") {
+                // An unknown template is an accident to moto.
+                return error("InvalidLaunchTemplateId.NotFoundException", "The launch template does not exist.", 400);
+            }
+            if !status.is_success() {
+                return xml(status, text);
+            }
+            known.insert(key, (body, text.clone()));
+            text
+        }
+    };
+    if lost {
+        let broken = stream::once(async { Err::<Bytes, _>(std::io::Error::other("the answer is lost")) });
+        return Body::from_stream(broken).into_response();
+    }
+    xml(StatusCode::OK, text)
+}
+
+async fn forward(shared: &Shared, headers: &HeaderMap, body: Bytes) -> (StatusCode, String) {
+    let mut request = shared.http.post(format!("{}/", shared.moto)).body(body);
+    // moto takes the region from the signature's scope.
+    for name in [header::AUTHORIZATION, header::CONTENT_TYPE] {
+        if let Some(value) = headers.get(&name) {
+            request = request.header(name, value);
+        }
+    }
+    let answer = request.send().await.unwrap();
+    (answer.status(), answer.text().await.unwrap())
+}
+
+fn error(code: &str, message: &str, status: u16) -> Response {
+    let text = format!(
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Response><Errors><Error><Code>{code}</Code><Message>{message}\
+         </Message></Error></Errors><RequestID>00000000-0000-0000-0000-000000000000</RequestID></Response>"
+    );
+    xml(StatusCode::from_u16(status).unwrap(), text)
+}
+
+fn xml(status: StatusCode, text: String) -> Response {
+    (status, [(header::CONTENT_TYPE, "text/xml;charset=UTF-8")], text).into_response()
+}

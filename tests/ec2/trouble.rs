@@ -1,0 +1,191 @@
+//! What may go wrong, and still ends well; or says what it needs.
+
+use super::moto::{is_terminated, tag};
+use super::{Cloud, Compute, DEADLINE, LIMIT};
+use crate::harness::{self, eventually};
+
+#[test]
+fn a_lost_reply_gives_one_instance() {
+    harness::run(DEADLINE, async {
+        let cloud = Cloud::start(Compute::default()).await;
+        cloud.proxy.set(|faults| faults.lost = 2);
+        cloud.d.api().create("alice").await;
+        cloud.works("alice").await;
+        // The host has joined, and alice has her lnd, before EC2 has said that there is an instance.
+        cloud.launch_is("succeeded").await;
+        assert_eq!(cloud.proxy.calls("RunInstances"), 3, "asked until there was an answer");
+        assert_eq!(cloud.account.instances().await.len(), 1);
+        cloud.stop().await;
+    });
+}
+
+#[test]
+fn an_answer_that_never_comes_is_looked_for_and_found() {
+    harness::run(DEADLINE, async {
+        let cloud = Cloud::start(Compute { join_within_seconds: 15, ..Compute::default() }).await;
+        cloud.proxy.set(|faults| faults.lost = usize::MAX);
+        cloud.d.api().create("alice").await;
+        cloud.works("alice").await;
+        cloud.launch_is("succeeded").await;
+        assert!(cloud.proxy.calls("RunInstances") > 2);
+        assert_eq!(cloud.account.instances().await.len(), 1);
+        cloud.stop().await;
+    });
+}
+
+#[test]
+fn no_capacity_in_the_first_zone_leads_to_the_next() {
+    harness::run(DEADLINE, async {
+        let cloud = Cloud::start(Compute::default()).await;
+        let [first, second] = cloud.account.subnets.clone();
+        cloud.proxy.set(|faults| faults.full = [first.clone(), second.clone()].into());
+        let create = cloud.create_later("alice");
+        cloud.launch_says("no capacity").await;
+        assert!(cloud.account.instances().await.is_empty());
+        cloud.proxy.set(|faults| faults.full = [first].into());
+        create.await.unwrap();
+        cloud.works("alice").await;
+        let instance = cloud.only_instance().await;
+        assert_eq!(instance.subnet_id(), Some(second.as_str()));
+        assert_eq!(instance.instance_type().unwrap().as_str(), "t3.medium");
+        assert_eq!(cloud.account.instances().await.len(), 1);
+        cloud.stop().await;
+    });
+}
+
+#[test]
+fn a_throttled_account_is_asked_more_slowly() {
+    harness::run(DEADLINE, async {
+        let cloud = Cloud::start(Compute::default()).await;
+        cloud.proxy.set(|faults| faults.throttled = 3);
+        let begun = std::time::Instant::now();
+        let (alice, bob) = (cloud.create_later("alice"), cloud.create_later("bob"));
+        alice.await.unwrap();
+        bob.await.unwrap();
+        // Three pauses for both together, the last of 2 s at least.
+        assert!(begun.elapsed().as_millis() >= 2_500, "{:?}", begun.elapsed());
+        assert_eq!(cloud.proxy.calls("RunInstances"), 5, "three were too many");
+        assert_eq!(cloud.account.instances().await.len(), 2);
+        cloud.stop().await;
+    });
+}
+
+#[test]
+fn what_the_operator_must_do_is_said_and_then_it_goes_on() {
+    harness::run(DEADLINE, async {
+        let cloud = Cloud::start(Compute::default()).await;
+        cloud.proxy.set(|faults| faults.denied = true);
+        let create = cloud.create_later("alice");
+        cloud.launch_says("AWS does not allow it: UnauthorizedOperation").await;
+        cloud.proxy.set(|faults| faults.denied = false);
+        create.await.unwrap();
+        cloud.works("alice").await;
+        assert_eq!(cloud.account.instances().await.len(), 1);
+        cloud.stop().await;
+    });
+}
+
+#[test]
+fn missing_credentials_are_said_and_given_ones_are_used() {
+    harness::run(DEADLINE, async {
+        let mut cloud = Cloud::start(Compute { credentials: false, ..Compute::default() }).await;
+        let create = cloud.create_later("alice");
+        cloud.launch_says("AWS does not allow it").await;
+        create.abort();
+        cloud.d.end_masters().await;
+        let given = [("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test")];
+        cloud.d.start_master(&given).await;
+        cloud.create_later("alice").await.unwrap();
+        cloud.works("alice").await;
+        assert_eq!(cloud.account.instances().await.len(), 1);
+        cloud.stop().await;
+    });
+}
+
+#[test]
+fn an_unknown_template_is_said_and_a_right_one_is_used() {
+    harness::run(DEADLINE, async {
+        let mut cloud = Cloud::start(Compute { template: Some("lt-00000000000000000"), ..Compute::default() }).await;
+        let create = cloud.create_later("alice");
+        cloud.launch_says("InvalidLaunchTemplateId.NotFoundException").await;
+        create.abort();
+        // The operator puts it right; what was frozen for the wrong one is given up.
+        cloud.d.end_masters().await;
+        let config = std::fs::read_to_string(&cloud.d.config).unwrap();
+        let config = config.replace("lt-00000000000000000", &cloud.account.template);
+        std::fs::write(&cloud.d.config, config).unwrap();
+        cloud.d.start_master(&[]).await;
+        cloud.create_later("alice").await.unwrap();
+        cloud.works("alice").await;
+        assert_eq!(cloud.account.instances().await.len(), 1);
+        cloud.stop().await;
+    });
+}
+
+#[test]
+fn a_host_that_never_joins_is_terminated_and_replaced() {
+    harness::run(DEADLINE, async {
+        let mut cloud = Cloud::start(Compute { join_within_seconds: 12, ..Compute::default() }).await;
+        cloud.machines.next_stays_dark();
+        let create = cloud.create_later("alice");
+        cloud.launch_says("boots").await;
+        // The way back is as sure as the way there.
+        for point in ["launch.retire.before", "launch.retire.after"] {
+            cloud.d.end_masters().await;
+            let doomed = cloud.d.spawn_master(&[("SCALE_LND_FAULT", &format!("{point}=kill"))]).await;
+            cloud.d.master_died(doomed).await;
+        }
+        create.abort();
+        cloud.d.start_master(&[]).await;
+        cloud.create_later("alice").await.unwrap();
+        cloud.works("alice").await;
+        let (gone, living): (Vec<_>, Vec<_>) = cloud.account.instances().await.into_iter().partition(is_terminated);
+        assert_eq!((gone.len(), living.len()), (1, 1));
+        let [before, now] = [&gone[0], &living[0]];
+        assert_eq!(tag(before, "scale-lnd-host"), tag(now, "scale-lnd-host"), "the same host");
+        assert_eq!((tag(before, "scale-lnd-generation"), tag(now, "scale-lnd-generation")), ("1".into(), "2".into()));
+        cloud.stop().await;
+    });
+}
+
+#[test]
+fn one_that_dies_while_it_boots_is_replaced_at_once() {
+    harness::run(DEADLINE, async {
+        let cloud = Cloud::start(Compute::default()).await;
+        cloud.machines.next_stays_dark();
+        let create = cloud.create_later("alice");
+        let dying = eventually("an instance", LIMIT, || async {
+            cloud.account.instances().await.first().and_then(|instance| instance.instance_id().map(str::to_owned))
+        })
+        .await;
+        cloud.launch_says("boots").await;
+        cloud.account.terminate(&dying).await;
+        create.await.unwrap();
+        cloud.works("alice").await;
+        assert_ne!(cloud.only_instance().await.instance_id(), Some(dying.as_str()));
+        cloud.stop().await;
+    });
+}
+
+#[test]
+fn one_that_dies_with_a_wallet_is_told_and_nothing_else_is_done_to_it() {
+    harness::run(DEADLINE, async {
+        let cloud = Cloud::start(Compute::default()).await;
+        cloud.d.api().create("alice").await;
+        cloud.works("alice").await;
+        let dead = cloud.only_instance().await.instance_id().unwrap().to_owned();
+        cloud.account.terminate(&dead).await;
+        eventually("the end is told", LIMIT, || async {
+            let logs = cloud.d.logs();
+            logs.values().any(|log| log.contains("ALARM: a host's instance is terminated")).then_some(())
+        })
+        .await;
+        // Nobody is put there any more; alice's node stays hers.
+        cloud.d.api().create("bob").await;
+        cloud.works("bob").await;
+        assert_eq!(tag(&cloud.only_instance().await, "Name"), "lnd-bob");
+        let node = cloud.d.api().get("getinfo", &[("uuid", "alice")]).await;
+        assert_eq!(node.status, 503, "{:#}", node.body);
+        cloud.stop().await;
+    });
+}
