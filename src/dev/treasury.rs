@@ -28,7 +28,7 @@ use crate::{
         LndClient, LndError, LndErrorKind, NewWallet, PinnedCert,
         grant::Grant,
         macaroon::{Macaroon, bake},
-        proto::lnrpc::{AddressType, WalletState},
+        proto::lnrpc::{AddressType, GetTransactionsRequest, WalletState},
     },
     pki::lnd_cert::make_lnd_cert,
     seal::Sealer,
@@ -186,12 +186,16 @@ impl TreasuryPlan {
     }
 
     /// A wallet watches only addresses that it has given out. It gives out the first one until coins come to it, so
-    /// doing this at every start is harmless.
+    /// doing this at every start is harmless. Coins that have come may be too young to be in the balance.
     async fn claim_mining_address(&self, client: &LndClient, admin: &Macaroon) -> Result<(), DevError> {
         let kind = AddressType::UnusedWitnessPubkeyHash;
         let unused = client.new_address(admin, kind).await.map_err(refused)?.address;
-        let balance = client.wallet_balance(admin).await.map_err(refused)?;
-        if unused != self.mining_address()? && balance.total_balance == 0 {
+        let paid = client
+            .transactions(admin, GetTransactionsRequest { max_transactions: 1, ..Default::default() })
+            .await
+            .map_err(refused)?
+            .transactions;
+        if unused != self.mining_address()? && paid.is_empty() {
             return Err(unusable("its wallet's first address is not the one that is mined to"));
         }
         Ok(())
