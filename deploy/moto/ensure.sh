@@ -15,7 +15,7 @@ moto_version=$(sed -n 's/^moto==//p' "$here/requirements.txt")
 need_python() {
     local have
     need python3 "moto $moto_version, which plays EC2 in the tests, runs on Python $python_version or newer, with venv and pip."
-    have=$(python3 -c 'import platform; print(platform.python_version())')
+    have=$(python3 -c "import platform; print(platform.python_version())") || die "python3 is there and does not run"
     version_at_least "$have" "$python_version" || die "Python $python_version or newer is needed; found $have."
     python3 -c 'import venv, ensurepip' 2>/dev/null || die "Python's venv and pip are needed: Debian's python3-venv."
 }

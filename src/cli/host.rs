@@ -6,9 +6,11 @@ use crate::app::fleet::{Fleet, JoinToken};
 use crate::clock::SystemClock;
 use crate::model::HostId;
 use crate::model::host::{Enrolment, Host};
+use crate::model::machine::Machine;
 use crate::store::repo;
 use clap::Subcommand;
 use serde_json::{Value, json};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Verbs about hosts.
@@ -95,8 +97,11 @@ fn invitation(id: &HostId, token: &JoinToken, masters: &[String], fingerprint: &
 
 async fn list(args: &ListArgs) -> Result<(), Failure> {
     let Admin { store, .. } = admin::open(&args.config).await?;
-    let columns = &["host", "state", "address", "slots", "used", "agent", "lnd", "disk_free_gib", "created_at"];
+    let columns =
+        &["host", "state", "address", "slots", "used", "agent", "lnd", "disk_free_gib", "instance", "created_at"];
     let mut output = Output::new(columns);
+    let machines = repo::list_all::<Machine>(&*store, None).await?.into_iter().map(|machine| machine.value);
+    let machines: HashMap<HostId, Machine> = machines.map(|machine| (machine.host.clone(), machine)).collect();
     for host in repo::list_all::<Host>(&*store, None).await? {
         let host = host.value;
         let state = match &host.enrolment {
@@ -114,6 +119,7 @@ async fn list(args: &ListArgs) -> Result<(), Failure> {
             json!(report.map(|report| &report.agent_version)),
             json!(report.map(|report| &report.lnd_version)),
             report.map_or(Value::Null, |report| json!(report.disk_free_bytes >> 30)),
+            json!(machines.get(&host.id).map(|machine| &machine.instance)),
             shown(host.created_at),
         ]);
     }

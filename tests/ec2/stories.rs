@@ -27,6 +27,10 @@ fn a_create_starts_an_instance_and_its_lnd() {
         assert!(launches.contains(&host) && !launches.contains(&token[..64]), "{launches}");
         assert!(!cloud.d.logs().values().any(|log| log.contains(&token[..64])));
 
+        let hosts: serde_json::Value =
+            serde_json::from_str(&cloud.d.config_cli(&["host", "list", "--json"]).await).unwrap();
+        assert_eq!(hosts[0]["instance"].as_str(), instance.instance_id());
+
         // Each has a host of their own; one that joined takes no machine's place.
         let (bob, carol) = (cloud.create_later("bob"), cloud.create_later("carol"));
         bob.await.unwrap();
