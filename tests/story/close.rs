@@ -191,6 +191,11 @@ fn a_close_right_after_a_restart_of_both_lnds_waits_for_the_peer() {
         })
         .await;
         assert_ne!(bobs_next, bobs);
+        // Frozen any sooner it would have to be unlocked first when it wakes, which may take longer than a close waits.
+        eventually("bob's lnd is unlocked", Duration::from_secs(60), || async {
+            (api.get("getinfo", &[("uuid", "bob")]).await.status == 200).then_some(())
+        })
+        .await;
         d.world.reaper.signal(bobs_next, Signal::STOP).await.unwrap();
         // Inactive, as a rule. Where bob was faster than the signal it is active, until lnd misses its pings: then the close
         // hangs in its negotiation, and must end no worse.

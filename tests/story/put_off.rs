@@ -1,6 +1,6 @@
 //! A payee that can take no channel just now: it has not heard of the newest block yet, or has one pending.
 
-use crate::harness::{self, Answer, Api, Deployment, Setup};
+use crate::harness::{self, Answer, Api, Deployment, Setup, eventually};
 use futures::StreamExt;
 use prost::Message;
 use scale_lnd::lnd::macaroon::Macaroon;
@@ -70,6 +70,25 @@ async fn pay(api: &Api, payreq: &str) -> Answer {
     api.finished(answer).await
 }
 
+/// A pay that nobody waits for.
+async fn begin(api: &Api, amount: u64) -> Answer {
+    let payreq = api.invoice("bob", amount).await;
+    let accepted = api.post("pay", json!({ "uuid": "alice", "payreq": payreq, "wait": 0 })).await;
+    assert_eq!(accepted.status, 202, "{:#}", accepted.body);
+    accepted
+}
+
+/// Waits until the operation says this of itself.
+async fn progress(api: &Api, accepted: &Answer, expected: &str) {
+    let path = format!("operations/{}", accepted.body["id"].as_str().unwrap());
+    eventually(expected, Duration::from_secs(30), || async {
+        let operation = api.get(&path, &[]).await.ok();
+        assert_eq!(operation["state"], "running", "{operation:#}");
+        (operation["progress"] == expected).then_some(())
+    })
+    .await;
+}
+
 async fn channels(api: &Api) -> usize {
     let listed = api.get("listchannels", &[("uuid", "alice")]).await.ok();
     listed["channels"].as_array().map_or(0, Vec::len)
@@ -129,10 +148,15 @@ fn two_payments_that_need_a_channel_each_get_it_one_after_the_other() {
         api.finished(split).await.ok();
         api.confirmed("alice", 900_000).await;
 
-        let (small, large) = (api.invoice("bob", 60_000).await, api.invoice("bob", 300_000).await);
-        let (small, large) = tokio::join!(pay(&api, &small), pay(&api, &large));
-        for paid in [small, large] {
-            assert_eq!(paid.ok()["payment"]["status"], "SUCCEEDED");
+        // The small one goes first: over the large one's channel it would find a way, and leave too little there.
+        let held = d.world.hold_blocks().await;
+        let small = begin(&api, 60_000).await;
+        progress(&api, &small, "waiting for the channel to be confirmed").await;
+        let large = begin(&api, 300_000).await;
+        progress(&api, &large, "waiting for a channel with the peer to be confirmed").await;
+        drop(held);
+        for accepted in [small, large] {
+            assert_eq!(api.finished(accepted).await.ok()["payment"]["status"], "SUCCEEDED");
         }
         assert_eq!(channels(&api).await, 2);
         d.stop().await;
