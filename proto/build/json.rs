@@ -85,8 +85,9 @@ impl Writer<'_> {
             "impl ::serde::Serialize for {rust} {{\n\
              fn serialize<S: ::serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {{\n\
              use ::serde::ser::SerializeStruct as _;\n\
-             #[allow(unused_mut)]\nlet mut out = serializer.serialize_struct(\"{rust}\", {count})?;\n\
+             let {mutable}out = serializer.serialize_struct(\"{rust}\", {count})?;\n\
              {fields}out.end()\n}}\n}}\n",
+            mutable = if message.field.is_empty() { "" } else { "mut " },
             count = message.field.len(),
         ));
     }

@@ -5,7 +5,7 @@ use crate::error::StoreError;
 use crate::model::OperationId;
 use crate::model::operation::Operation;
 use crate::store::repo::{self, Entity, Versioned};
-use crate::store::{Change, Cursor, FeedItem, Store};
+use crate::store::{Change, Cursor, Document, FeedItem, Store};
 use futures::StreamExt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -114,6 +114,24 @@ pub async fn next_change_of(changes: &mut broadcast::Receiver<Arc<Change>>, id: 
             Err(broadcast::error::RecvError::Closed) => return None,
         }
     }
+}
+
+/// Waits until a document that is `relevant` has changed, or anything may have. At most so long: the caller looks anyway.
+pub async fn wait_for_change(
+    changes: &mut broadcast::Receiver<Arc<Change>>,
+    at_most: Duration,
+    relevant: impl Fn(&Document) -> bool + Send,
+) {
+    let changed = async {
+        while let Ok(change) = changes.recv().await {
+            match &*change {
+                Change::Resync => return,
+                Change::Put(document) if relevant(document) => return,
+                Change::Put(_) | Change::Deleted(_) => {}
+            }
+        }
+    };
+    let _past_the_time_the_caller_looks_anyway = tokio::time::timeout(at_most, changed).await;
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //! payment.
 
 use super::super::refuse;
-use super::super::workflows::{refuse_too_late, wallet};
+use super::super::workflows::{coins, refuse_too_late};
 use super::accept::{Accepted, Proposal};
 use super::{Idempotency, PayRequest, ReadyNode, Service};
 use crate::lnd::proto::lnrpc::ListChannelsRequest;
@@ -16,7 +16,7 @@ use crate::model::operation::{Operation, Owner, State};
 use crate::model::problem::{Code, Refusal};
 use crate::model::work::Work;
 use crate::model::work::pay::{OpenPolicy, Pay, PayStep, PayTerms};
-use crate::model::work::plan;
+use crate::model::work::plan::{self, Wallet};
 use crate::store::repo::{self, Versioned};
 
 impl Service {
@@ -119,7 +119,7 @@ impl Service {
             .iter()
             .map(|c| {
                 let reserve = c.local_constraints.as_ref().map_or(0, |l| l.chan_reserve_sat);
-                u64::try_from(c.local_balance).unwrap_or(0).saturating_sub(reserve)
+                Sat::from_lnd(c.local_balance).0.saturating_sub(reserve)
             })
             .sum();
         let pending = balance.pending_open_local_balance.map_or(0, |amount| amount.sat);
@@ -139,14 +139,14 @@ impl Service {
             return Err(too_little(needed, wallet.total_balance));
         }
         let needed = plan::capacity(terms);
-        if u64::try_from(wallet.total_balance).unwrap_or(0) < needed.0 {
+        if Sat::from_lnd(wallet.total_balance) < needed {
             return Err(too_little(needed, wallet.total_balance));
         }
-        self.refuse_opening(node, terms).await
+        self.refuse_opening(node, terms, Sat::from_lnd(wallet.unconfirmed_balance)).await
     }
 
     /// A channel that has to be opened, and cannot be as the terms want it.
-    async fn refuse_opening(&self, node: &ReadyNode, terms: &PayTerms) -> Result<(), Refusal> {
+    async fn refuse_opening(&self, node: &ReadyNode, terms: &PayTerms, unconfirmed_sat: Sat) -> Result<(), Refusal> {
         refuse_too_late(&self.parts, terms)?;
         // Others of this node may open channels just now, and whose coins are whose then shows when it is this one's turn.
         if self.has_running_work(&node.node.value.id).await? {
@@ -154,8 +154,9 @@ impl Service {
         }
         let ReadyNode { lnd, read, .. } = node;
         let sat_per_vbyte = self.parts.fee_rate(lnd, read).await.map_err(|e| refuse::any(&e))?;
-        let wallet = wallet(lnd, read).await.map_err(|e| refuse::any(&e))?;
-        plan::plan(terms, &wallet, sat_per_vbyte).map(drop)
+        // Asked after the balance, as in `opening::wallet`.
+        let confirmed = coins(lnd, read).await.map_err(|e| refuse::any(&e))?;
+        plan::plan(terms, &Wallet { confirmed, unconfirmed_sat }, sat_per_vbyte).map(drop)
     }
 
     async fn try_pay(

@@ -1,5 +1,6 @@
 //! `create`: a slot, an lnd in it, a wallet with sealed secrets, and its first money.
 
+use super::super::feed::wait_for_change;
 use super::super::fleet::is_on_revoked_host;
 use super::super::step::{Advance, Ctx, Settle};
 use super::{create_wallet, funding};
@@ -14,12 +15,10 @@ use crate::model::problem::{Code, Refusal};
 use crate::model::work::Work;
 use crate::model::work::create::{Create, CreateStep, FundingRequest, FundingState};
 use crate::pki::lnd_cert;
-use crate::store::Change;
+use crate::store::Document;
 use crate::store::repo::{self, Entity, Versioned};
 use serde_json::json;
-use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::broadcast::Receiver;
 
 pub(super) async fn advance(ctx: &Ctx, operation: &Operation, work: &Create) -> Result<Advance> {
     let node = ctx.node(operation.node.as_ref()).await?;
@@ -70,7 +69,8 @@ async fn place(ctx: &Ctx, mut node: Versioned<Node>, work: &Create) -> Result<Ad
         return match &ctx.parts.supply {
             // Whoever sees to the hosts sees that somebody waits.
             Some(supply) if missing(supply.rules, std::slice::from_ref(id), hosts).without.is_empty() => {
-                wait_for_host(&mut changes).await;
+                let of_host = |document: &Document| document.key.collection == Host::COLLECTION;
+                wait_for_change(&mut changes, Duration::from_secs(5), of_host).await;
                 Ok(Advance::again("waiting for a new host", Duration::ZERO))
             }
             None if nobody => Ok(Advance::again("waiting for a host to join", Duration::from_millis(500))),
@@ -90,20 +90,6 @@ async fn place(ctx: &Ctx, mut node: Versioned<Node>, work: &Create) -> Result<Ad
     node.value.placement = Some(Placement { host: host.value.id.clone(), slot });
     writes.extend([repo::update(&host.value, host.version)?, repo::update(&node.value, node.version)?]);
     Ok(Advance::Next { work: at(work, CreateStep::StartLnd), progress: "starting lnd".to_owned(), writes })
-}
-
-/// Waits until something has changed about a host, for a while.
-async fn wait_for_host(changes: &mut Receiver<Arc<Change>>) {
-    let relevant = async {
-        while let Ok(change) = changes.recv().await {
-            match &*change {
-                Change::Resync => return,
-                Change::Put(document) if document.key.collection == Host::COLLECTION => return,
-                Change::Put(_) | Change::Deleted(_) => {}
-            }
-        }
-    };
-    let _past_the_time_the_caller_looks_anyway = tokio::time::timeout(Duration::from_secs(5), relevant).await;
 }
 
 /// Whoever holds the host now gets nothing: without a wallet the node goes elsewhere, and no order is given; once there may

@@ -1,7 +1,7 @@
 //! The treasury's transactions: creates that wait at the same time are funded by one of them.
 
-use super::super::fleet;
 use super::super::step::{Advance, Ctx, Settle};
+use super::super::{feed, fleet};
 use super::onchain::{self, Send, Sent};
 use crate::error::{Error, Result};
 use crate::lnd::macaroon::Caveat;
@@ -79,25 +79,12 @@ async fn is_on_revoked_host(ctx: &Ctx, request: &FundingRequest) -> Result<bool>
 
 /// Waits until the funding request of `operation`, or an operation of the treasury, has changed.
 pub(super) async fn wait_for_change(changes: &mut Receiver<Arc<Change>>, operation: &OperationId, at_most: Duration) {
-    let relevant = async {
-        while let Ok(change) = changes.recv().await {
-            match &*change {
-                Change::Resync => return,
-                Change::Put(document) => {
-                    let is_relevant = match document.key.collection {
-                        FundingRequest::COLLECTION => document.key.id == operation.as_str(),
-                        Operation::COLLECTION => is_end_of_the_treasurys(document),
-                        _ => false,
-                    };
-                    if is_relevant {
-                        return;
-                    }
-                }
-                Change::Deleted(_) => {}
-            }
-        }
+    let relevant = |document: &Document| match document.key.collection {
+        FundingRequest::COLLECTION => document.key.id == operation.as_str(),
+        Operation::COLLECTION => is_end_of_the_treasurys(document),
+        _ => false,
     };
-    let _past_the_time_the_caller_looks_anyway = tokio::time::timeout(at_most, relevant).await;
+    feed::wait_for_change(changes, at_most, relevant).await;
 }
 
 fn is_end_of_the_treasurys(document: &Document) -> bool {

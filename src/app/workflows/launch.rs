@@ -1,6 +1,7 @@
 //! `launch`: a machine for a host. One at a time for each host, whatever fails or crashes; and none is terminated that may
 //! hold a wallet.
 
+use super::super::feed::wait_for_change;
 use super::super::hosting::Supply;
 use super::super::step::{Advance, Ctx, Settle};
 use crate::compute::{ComputeError, user_data};
@@ -16,14 +17,12 @@ use crate::model::problem::{Code, Refusal};
 use crate::model::work::Work;
 use crate::model::work::launch::{Launch, LaunchStep};
 use crate::store::repo::{self, Entity, Versioned};
-use crate::store::{Change, Write};
+use crate::store::{Document, Write};
 use rand::RngExt;
 use serde_json::json;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 use time::OffsetDateTime;
-use tokio::sync::broadcast::Receiver;
 
 /// How long after all places were full, or what was asked for was refused, it is asked for again.
 const PAUSE: Duration = Duration::from_secs(20);
@@ -243,7 +242,11 @@ impl Launching<'_> {
             Enrolment::Invited(_) => {
                 let left = Duration::try_from(frozen.join_until - self.now()).unwrap_or_default();
                 let at_most = (left + Duration::from_millis(10)).min(LOOK_EVERY);
-                wait_for_change(&mut changes, self.id, at_most).await;
+                let of_it = |document: &Document| {
+                    [Host::COLLECTION, Machine::COLLECTION].contains(&document.key.collection)
+                        && document.key.id == self.id.as_str()
+                };
+                wait_for_change(&mut changes, at_most, of_it).await;
                 Ok(Advance::again(format!("instance {instance} boots"), Duration::ZERO))
             }
         }
@@ -296,21 +299,4 @@ fn next(step: LaunchStep, progress: impl Into<String>, writes: Vec<Write>) -> Ad
 
 fn jittered(pause: Duration) -> Duration {
     pause.mul_f64(rand::rng().random_range(0.5..1.0))
-}
-
-/// Waits until this host, or its machine, has changed.
-async fn wait_for_change(changes: &mut Receiver<Arc<Change>>, host: &HostId, at_most: Duration) {
-    let relevant = async {
-        while let Ok(change) = changes.recv().await {
-            let of_host = |key: &crate::store::Key| {
-                [Host::COLLECTION, Machine::COLLECTION].contains(&key.collection) && key.id == host.as_str()
-            };
-            match &*change {
-                Change::Resync => return,
-                Change::Put(document) if of_host(&document.key) => return,
-                Change::Put(_) | Change::Deleted(_) => {}
-            }
-        }
-    };
-    let _past_the_time_the_caller_looks_anyway = tokio::time::timeout(at_most, relevant).await;
 }

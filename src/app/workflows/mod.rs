@@ -13,7 +13,7 @@ mod pay;
 mod peers;
 mod withdraw;
 
-pub(super) use opening::{coins, refuse_too_late, wallet};
+pub(super) use opening::{coins, refuse_too_late};
 pub(super) use peers::fleet_address;
 
 use super::step::{Advance, Ctx};

@@ -130,7 +130,7 @@ async fn peer_address(ctx: &Ctx, lnd: &LndClient, read: &Macaroon, work: &Pay) -
 }
 
 /// The coins that can be spent now, and what will be there.
-pub(in crate::app) async fn wallet(lnd: &LndClient, read: &Macaroon) -> Result<Wallet> {
+async fn wallet(lnd: &LndClient, read: &Macaroon) -> Result<Wallet> {
     // In this order: money that a block confirms between the two counts twice for a moment, which at worst makes an opening
     // wait. The other way round it would not count at all, and the payment would fail for want of it.
     let balance = lnd.wallet_balance(read).await?;
