@@ -31,6 +31,11 @@ with_emulator = SCALE_LND_FIRESTORE_EMULATOR=$${SCALE_LND_FIRESTORE_EMULATOR:-$$
 with_moto = MOTO_PYTHON=$${MOTO_PYTHON:-$$(deploy/moto/ensure.sh)} || \
 	{ [ "$${CI:-}" != true ] || exit 1; untested+=(ec2); }; export MOTO_PYTHON
 
+# CI keeps only a part of a long output: there, what has failed is not to drown in what has passed.
+ifeq ($(CI),true)
+terse := --quiet
+endif
+
 # The last resort against a test that hangs past its own deadline: a test binary, its compilation apart, has this long.
 limited := --config 'target."cfg(all())".runner = ["timeout", "--foreground", "--kill-after=30", "45m"]'
 
@@ -45,7 +50,7 @@ demo: ## show the whole story: two users get lnds, one pays the other, closes, w
 test: lint ## lint, then all tests, on real lnd and btcd, Google's Firestore emulator and moto's EC2
 	@.ci/need cargo cc
 	@untested=(); $(call with_nodes,lowscrypt); $(with_emulator); $(with_moto); \
-	cargo test $(limited) --features fault-points -- "$${untested[@]/#/--skip=}"; \
+	cargo test $(limited) --features fault-points -- $(terse) "$${untested[@]/#/--skip=}"; \
 	[ "$${#untested[@]}" = 0 ] || echo "NOT TESTED: $${untested[*]}, without what plays it (the reasons are above)"
 
 test-quick: ## unit tests and the integration tests named smoke, for the inner loop

@@ -17,6 +17,8 @@ pub struct Invoice {
     pub amount_msat: Option<Msat>,
     /// When it expires.
     pub expires_at: OffsetDateTime,
+    /// How many blocks the payee wants left of the last HTLC's time when it comes (`min_final_cltv_expiry_delta`).
+    pub final_cltv_delta: u32,
 }
 
 fn currency(network: Network) -> Currency {
@@ -49,6 +51,7 @@ impl Invoice {
             payee: hex::encode(payee.serialize()),
             amount_msat: invoice.amount_milli_satoshis().map(Msat),
             expires_at: OffsetDateTime::from_unix_timestamp(seconds).map_err(|_| malformed())?,
+            final_cltv_delta: u32::try_from(invoice.min_final_cltv_expiry_delta()).map_err(|_| malformed())?,
         })
     }
 

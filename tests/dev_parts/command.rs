@@ -118,7 +118,7 @@ async fn nothing_of_a_run_outlives_the_next_however_it_was_killed() {
     let work = async {
         let dir = tempfile::tempdir().unwrap();
         let reaper = reaper().await;
-        let first = Dev::start(&reaper, dir.path()).await;
+        let mut first = Dev::start(&reaper, dir.path()).await;
         let (status, alice) = first.get("create?uuid=alice&wait=50").await;
         assert_eq!(status, 200, "{alice}");
         // dev, its reaper and the agent: nobody is left who could end the lnds.
@@ -128,6 +128,8 @@ async fn nothing_of_a_run_outlives_the_next_however_it_was_killed() {
                 reaper.signal(process.pid, Signal::KILL).await.unwrap();
             }
         }
+        // A killed process holds its locks until it is gone.
+        first.process.exited().await;
         let left = reaper.descendants().await.unwrap();
         assert!(left.iter().any(|process| process.command.contains("/agent/nodes/")), "{left:?}");
 

@@ -8,6 +8,7 @@ use scale_lnd::dev::reaper::{Signal, Spawn, Spawned};
 use scale_lnd::dev::treasury::TreasuryAccess;
 use serde_json::Value;
 use std::collections::HashMap;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tempfile::TempDir;
@@ -39,7 +40,7 @@ impl Default for Setup {
         Self {
             lease_ttl_ms: 1000,
             initial_funding_sat: 1_000_000,
-            slots: 40,
+            slots: 20,
             env: Vec::new(),
             chain: None,
             neutrino: false,
@@ -72,6 +73,7 @@ pub struct Deployment {
     env: Vec<(&'static str, String)>,
     agents_port: u16,
     started: usize,
+    stopped: bool,
 }
 
 impl Deployment {
@@ -91,6 +93,7 @@ impl Deployment {
             env: setup.env.clone(),
             agents_port,
             started: 0,
+            stopped: false,
             dir,
         };
         this.write_config(&setup);
@@ -366,6 +369,19 @@ port_base = {base}
         for pid in self.lnd_pids().await {
             let _ended = self.world.reaper.signal(pid, Signal::KILL).await;
         }
+        self.stopped = true;
+    }
+
+    /// What the programs have said last, for whoever looks into a failure on a machine that he cannot reach.
+    fn last_words(&self) -> String {
+        let mut logs: Vec<_> = self.logs().into_iter().collect();
+        logs.sort();
+        let words = |(log, text): (PathBuf, String)| {
+            let lines: Vec<String> = text.lines().map(|line| line.chars().take(300).collect()).collect();
+            let last = lines[lines.len().saturating_sub(12)..].join("\n    ");
+            format!("  {}:\n    {last}\n", log.file_name().unwrap_or_default().display())
+        };
+        logs.into_iter().map(words).collect()
     }
 
     /// The processes of this deployment's lnds.
@@ -409,6 +425,9 @@ impl Drop for Deployment {
         let ours = masters.chain(&self.agent).chain(&self.more_agents).filter(|process| process.exit().is_none());
         let pids: Vec<i32> = ours.map(|process| process.pid).collect();
         let (world, host) = (self.world, self.path("host"));
+        if !self.stopped {
+            let _nobody_reads = write!(std::io::stderr(), "a test left its deployment:\n{}", self.last_words());
+        }
         RUNTIME.spawn(async move {
             for pid in pids {
                 let _ended = world.reaper.signal(pid, Signal::KILL).await;

@@ -26,7 +26,7 @@ fn points(kind: &str, steps: impl IntoIterator<Item = &'static str>) -> Vec<Stri
 }
 
 async fn create_survives(blow: Blow) {
-    let mut d = Deployment::start(Setup::default()).await;
+    let mut d = Deployment::start(Setup { slots: 40, ..Setup::default() }).await;
     // The money of a create is sent by an operation of the treasury's.
     let mut all = points("create", CreateStep::ALL.map(CreateStep::name));
     all.extend(points("funding", SendStep::NAMES));
@@ -41,7 +41,7 @@ async fn create_survives(blow: Blow) {
 }
 
 async fn pay_survives(blow: Blow) {
-    let mut d = Deployment::start(Setup { initial_funding_sat: 3_000_000, ..Setup::default() }).await;
+    let mut d = Deployment::start(Setup { initial_funding_sat: 3_000_000, slots: 40, ..Setup::default() }).await;
     d.create_users(&["alice", "bob"]).await;
     d.api().confirmed("alice", 3_000_000).await;
     for point in points("pay", PayStep::NAMES) {
@@ -57,7 +57,7 @@ async fn pay_survives(blow: Blow) {
 }
 
 async fn close_survives(blow: Blow) {
-    let mut d = Deployment::start(Setup { initial_funding_sat: 3_000_000, ..Setup::default() }).await;
+    let mut d = Deployment::start(Setup { initial_funding_sat: 3_000_000, slots: 40, ..Setup::default() }).await;
     d.create_users(&["alice", "bob"]).await;
     d.api().confirmed("alice", 3_000_000).await;
     for point in points("closechannel", CloseStep::ALL.map(CloseStep::name)) {
@@ -75,7 +75,7 @@ async fn close_survives(blow: Blow) {
 }
 
 async fn withdraw_survives(blow: Blow) {
-    let mut d = Deployment::start(Setup { initial_funding_sat: 3_000_000, ..Setup::default() }).await;
+    let mut d = Deployment::start(Setup { initial_funding_sat: 3_000_000, slots: 40, ..Setup::default() }).await;
     d.create_users(&["alice", "bob"]).await;
     d.api().confirmed("alice", 3_000_000).await;
     for (n, point) in points("withdraw", SendStep::NAMES).into_iter().enumerate() {

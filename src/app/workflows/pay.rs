@@ -11,6 +11,7 @@ use crate::lnd::proto::lnrpc::payment::PaymentStatus;
 use crate::lnd::proto::lnrpc::{Payment, PaymentFailureReason};
 use crate::lnd::proto::routerrpc::SendPaymentRequest;
 use crate::model::amount::{Msat, Sat};
+use crate::model::invoice::Invoice;
 use crate::model::operation::Operation;
 use crate::model::problem::{Code, Refusal};
 use crate::model::work::Work;
@@ -79,7 +80,31 @@ async fn send(ctx: &Ctx, operation: &Operation, work: &Pay, since: Option<Offset
             }
         }
     };
+    if was_overtaken(ctx, &reached, work, &payment).await? {
+        return Ok(Advance::again("blocks came while the payment was under way", SOON));
+    }
     Ok(judge(ctx, work, &payment, since))
+}
+
+/// Whether more blocks came while the payment was under way than its time had room for (lnd leaves 3). The payee refuses it
+/// then with the words for a wrong amount or an unknown hash (BOLT 4), but it may be sent again. Our own lnd's view of the
+/// chain decides, so that each of these costs a payee who plays it three blocks, and the end of the invoice's time ends it:
+/// holding the first HTLC for as long would have done the same.
+async fn was_overtaken(ctx: &Ctx, reached: &Reached, work: &Pay, payment: &Payment) -> Result<bool> {
+    if payment.failure_reason() != PaymentFailureReason::FailureReasonIncorrectPaymentDetails {
+        return Ok(false);
+    }
+    let terms = Invoice::parse(&work.terms.payreq, ctx.parts.settings.network)
+        .map_err(|_| Error::Invariant("a stored payment request cannot be read".to_owned()))?;
+    let height = reached.lnd.get_info(&reached.read).await?.block_height;
+    Ok(came_too_late(payment, height, terms.final_cltv_delta))
+}
+
+/// Whether an HTLC of `payment` had too few blocks left for its payee at `height`, or one that the payee saw before us.
+fn came_too_late(payment: &Payment, height: u32, final_cltv_delta: u32) -> bool {
+    let last_hops = payment.htlcs.iter().filter_map(|htlc| htlc.route.as_ref()?.hops.last());
+    let earliest_expiry = last_hops.map(|hop| hop.expiry).min();
+    earliest_expiry.is_some_and(|expiry| expiry < (height + 1).saturating_add(final_cltv_delta))
 }
 
 /// Follows a payment under way to its end.
@@ -173,4 +198,26 @@ fn done(work: &Pay, payment: &Payment) -> Advance {
     let spent = msat(payment.value_msat).saturating_add(msat(payment.fee_msat)).saturating_add(opening_fee);
     let result = json!({ "payment": payment, "channel": work.opened });
     Advance::Done { result, settle: Settle::Spent(spent), writes: Vec::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lnd::proto::lnrpc::{Hop, HtlcAttempt, Route};
+
+    /// Sent at height 100 to a payee who wants 80 blocks, with lnd's room of 3.
+    fn sent_at_100() -> Payment {
+        let hops = vec![Hop { expiry: 300, ..Hop::default() }, Hop { expiry: 183, ..Hop::default() }];
+        let attempt = HtlcAttempt { route: Some(Route { hops, ..Route::default() }), ..HtlcAttempt::default() };
+        Payment { htlcs: vec![attempt], ..Payment::default() }
+    }
+
+    #[test]
+    fn a_payment_that_blocks_overtook_is_told_from_one_that_its_payee_does_not_want() {
+        assert!(!came_too_late(&sent_at_100(), 100, 80));
+        assert!(!came_too_late(&sent_at_100(), 102, 80));
+        assert!(came_too_late(&sent_at_100(), 103, 80), "the payee may have seen one more");
+        assert!(came_too_late(&sent_at_100(), u32::MAX - 1, 80));
+        assert!(!came_too_late(&Payment::default(), 103, 80), "nothing was sent");
+    }
 }

@@ -17,7 +17,7 @@ pub struct ProcessId {
 pub struct Process {
     pub id: ProcessId,
     pub parent: i32,
-    /// Has ended, and only waits for its parent to notice.
+    /// Has ended, with all its threads, and only waits for its parent to notice.
     pub zombie: bool,
 }
 
@@ -32,10 +32,12 @@ impl Process {
     fn parse(stat: &str) -> Option<Self> {
         let pid = stat.split_once(' ')?.0.parse().ok()?;
         let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_ascii_whitespace().collect();
+        // The state is the first thread's, which may be over while others still hold the process's files and locks.
+        let threads: u32 = fields.get(17)?.parse().ok()?;
         Some(Self {
             id: ProcessId { pid, start_ticks: fields.get(19)?.parse().ok()? },
             parent: fields.get(1)?.parse().ok()?,
-            zombie: matches!(*fields.first()?, "Z" | "X"),
+            zombie: matches!(*fields.first()?, "Z" | "X") && threads <= 1,
         })
     }
 }
@@ -151,6 +153,13 @@ mod tests {
             Some(Process { id: ProcessId { pid: 42, start_ticks: 987_654 }, parent: 7, zombie: false })
         );
         assert_eq!(Process::parse("42 (a) S"), None);
+    }
+
+    #[test]
+    fn a_process_whose_first_thread_only_is_over_is_no_zombie() {
+        let stat = |threads| format!("42 (lnd) Z 7 42 42 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 {threads} 0 987654 1 1");
+        assert!(Process::parse(&stat(1)).unwrap().zombie);
+        assert!(!Process::parse(&stat(8)).unwrap().zombie);
     }
 
     #[test]
