@@ -1,6 +1,7 @@
 //! Who is compared: lnd's own REST gateway, this system by HTTPS, and this system by plain HTTP, for the same calls to
 //! the same node.
 
+use super::harness::world::tail;
 use super::harness::{Deployment, eventually};
 use super::load::Target;
 use rustls::RootCertStore;
@@ -10,6 +11,7 @@ use scale_lnd::dev::reaper::Signal;
 use scale_lnd::pki::lnd_cert::make_lnd_cert;
 use serde_json::Value;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -108,12 +110,17 @@ async fn https_master(d: &mut Deployment) -> (usize, SocketAddr) {
     let (cert, key) = (d.path("api.cert"), d.path("api.key"));
     std::fs::write(&cert, &made.cert_pem).unwrap();
     std::fs::write(&key, made.key_pem.as_bytes()).unwrap();
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
     let (cert, key) = (cert.to_str().unwrap(), key.to_str().unwrap());
     let index = d.spawn_master(&[("SCALE_LND_HTTP_TLS_CERT", cert), ("SCALE_LND_HTTP_TLS_KEY", key)]).await;
     let address = authority(&d.masters[index].url);
     let (tls, path, none) = (Some(trusting(&d.path("api.cert"))), "/readyz".to_owned(), ("x-nobody", String::new()));
     let ready = Target { name: "the second master", address, tls, path, credential: none };
+    let (process, log) = (d.masters[index].process.clone(), d.masters[index].log.clone());
     eventually("the second master is ready", Duration::from_secs(30), || async {
+        if let Some(exit) = process.exit() {
+            panic!("the second master ended ({exit:?}):\n{}", tail(&log));
+        }
         tokio::net::TcpStream::connect(address).await.ok().map(drop)
     })
     .await;
