@@ -4,6 +4,7 @@
 use super::service::step_aside;
 use super::step::{Advance, Ctx, Settle};
 use crate::error::{Error, Result, StoreError};
+use crate::model::OperationId;
 use crate::model::amount::Sat;
 use crate::model::limits::{DEPLOYMENT, Reservation, Usage};
 use crate::model::operation::{Operation, State};
@@ -102,7 +103,8 @@ fn apply(operation: &mut Operation, advance: Advance) -> Result<(Vec<Write>, Opt
             operation.state = State::Failed { error: refusal };
             let settled = operation.reservation.take().map(|held| {
                 let spent = Reservation { hour: held.hour, day: held.day, ..Reservation::default() };
-                Settled { held, kept: Reservation { outgoing_sat: spent_sat, ..spent } }
+                let outgoing_sat = believable(&operation.id, spent_sat, &held);
+                Settled { held, kept: Reservation { outgoing_sat, ..spent } }
             });
             (writes, settled)
         }
@@ -122,8 +124,17 @@ fn apply(operation: &mut Operation, advance: Advance) -> Result<(Vec<Write>, Opt
 fn settle_spent(operation: &mut Operation, spent: Sat) -> Option<Settled> {
     let kept = operation.reservation.as_mut()?;
     let held = *kept;
-    kept.outgoing_sat = spent;
+    kept.outgoing_sat = believable(&operation.id, spent, &held);
     (held != *kept).then_some(Settled { held, kept: *kept })
+}
+
+/// What was spent is what an lnd says, which is only as good as its host: one that lies must not use up the limits of all.
+/// What was set aside is the most that the operation was allowed to spend, and more is for a person to look at.
+fn believable(id: &OperationId, spent: Sat, held: &Reservation) -> Sat {
+    if spent > held.outgoing_sat {
+        tracing::error!(%id, %spent, allowed = %held.outgoing_sat, "ALARM: an lnd has spent more than it may, or lies");
+    }
+    spent.min(held.outgoing_sat)
 }
 
 #[cfg(test)]

@@ -38,7 +38,7 @@ fn how() -> impl Strategy<Value = How> {
         Just(How::Again),
         Just(How::Parked),
         Just(How::Kept),
-        // More than was set aside, too: an lnd may do what it was not told.
+        // More than was set aside, too: an lnd may lie.
         (0u64..3_000).prop_map(How::Spent),
         Just(How::OneNodeLess),
         (0u64..3_000).prop_map(How::Failed),
@@ -99,8 +99,8 @@ impl Counted {
     /// What must come of an advance, said a second time and more simply.
     fn expect(&mut self, how: &How) {
         match *how {
-            How::Spent(sat) => self.sat = sat,
-            How::Failed(sat) => (self.sat, self.nodes) = (sat, 0),
+            How::Spent(sat) => self.sat = sat.min(self.sat),
+            How::Failed(sat) => (self.sat, self.nodes) = (sat.min(self.sat), 0),
             How::Next(_) | How::Again | How::Parked | How::Kept | How::OneNodeLess => {}
         }
     }

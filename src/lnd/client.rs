@@ -31,8 +31,9 @@ use super::proto::routerrpc::router_client::RouterClient;
 use super::proto::walletrpc::wallet_kit_client::WalletKitClient;
 use super::tls::{self, PinnedCert, TlsError};
 
-/// lnd's own limit of a message.
-const MAX_MESSAGE: usize = 200 << 20;
+/// The longest answer that is read, bytes, where it is a list of the wallet's or the node's: some ten thousand payments,
+/// transactions or coins. lnd itself would send 200 MiB, and one whose host has gone bad would fill our memory with that.
+const LONGEST_LIST: usize = 32 << 20;
 /// Deadlines by what is asked, unless [`LndClient::within`] says otherwise. Reads of a busy node can take seconds.
 const READ: Duration = Duration::from_secs(15);
 const WRITE: Duration = Duration::from_secs(30);
@@ -68,7 +69,7 @@ impl LndClient {
     }
 
     fn lightning(&self) -> LightningClient<Channel> {
-        LightningClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE)
+        LightningClient::new(self.channel.clone()).max_decoding_message_size(LONGEST_LIST)
     }
 
     fn state_service(&self) -> StateClient<Channel> {
@@ -80,11 +81,11 @@ impl LndClient {
     }
 
     fn router(&self) -> RouterClient<Channel> {
-        RouterClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE)
+        RouterClient::new(self.channel.clone())
     }
 
     fn wallet_kit(&self) -> WalletKitClient<Channel> {
-        WalletKitClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE)
+        WalletKitClient::new(self.channel.clone()).max_decoding_message_size(LONGEST_LIST)
     }
 
     /// Waits for a unary answer until the deadline. Dropping the future gives the call up at lnd, too, as far as lnd
@@ -135,7 +136,7 @@ pub struct Updates<T> {
 }
 
 /// Messages that wait to be read; lnd waits beyond.
-const READ_AHEAD: usize = 16;
+const READ_AHEAD: usize = 1;
 
 impl<T: Send + 'static> Updates<T> {
     fn new(call: impl Future<Output = Result<Response<Streaming<T>>, Status>> + Send + 'static) -> Self {

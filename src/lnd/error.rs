@@ -159,9 +159,17 @@ impl From<Status> for LndError {
         let message = status.message();
         let kind = by_text(message).unwrap_or_else(|| by_code(&status));
         let message = if message.is_empty() { status.code().description() } else { message };
-        Self::new(kind, without_addresses(message))
+        Self::new(kind, without_addresses(&printable(message)))
     }
 }
+
+/// An lnd is only as good as its host, and its words go into logs and answers: on one line, and not too long.
+fn printable(message: &str) -> String {
+    message.chars().take(MOST_WORDS).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// The longest message that is kept, characters.
+const MOST_WORDS: usize = 500;
 
 /// lnd names the addresses of peers, and those of the fleet are nobody's business.
 fn without_addresses(message: &str) -> String {
@@ -217,11 +225,6 @@ const TEXTS: &[(&str, LndErrorKind)] = &[
     ("is not online", LndErrorKind::PeerOffline),
     ("while peer is offline", LndErrorKind::PeerOffline),
     ("dial tcp", LndErrorKind::PeerOffline),
-    // What an lnd that has not heard of the newest block yet tells its peer (funding/manager.go hides "Synchronizing
-    // blockchain", which older ones said, behind these words).
-    ("funding failed due to internal error", LndErrorKind::PeerNotReady),
-    ("Synchronizing blockchain", LndErrorKind::PeerNotReady),
-    ("pending channels exceed maximum", LndErrorKind::PeerNotReady),
     ("invoice with payment hash already exists", LndErrorKind::InvoiceExists),
     ("invoice is already paid", LndErrorKind::AlreadyPaid),
     ("payment is in transition", LndErrorKind::InTransition),
@@ -242,7 +245,23 @@ const TEXTS: &[(&str, LndErrorKind)] = &[
     ("unknown output", LndErrorKind::NotFound),
 ];
 
+/// What comes before a peer's own words in those of our lnd (funding/manager.go).
+const PEERS_WORDS: &str = "received funding error from ";
+
+/// What a peer says why it takes no channel: it says what it likes, so nothing else is read in it.
+const PEER_NOT_READY: &[&str] = &[
+    // What an lnd that has not heard of the newest block yet tells its peer (funding/manager.go hides "Synchronizing
+    // blockchain", which older ones said, behind these words).
+    "funding failed due to internal error",
+    "Synchronizing blockchain",
+    "pending channels exceed maximum",
+];
+
 fn by_text(message: &str) -> Option<LndErrorKind> {
+    if let Some((_, theirs)) = message.split_once(PEERS_WORDS) {
+        let waits = PEER_NOT_READY.iter().any(|text| theirs.contains(text));
+        return Some(if waits { LndErrorKind::PeerNotReady } else { LndErrorKind::Refused });
+    }
     TEXTS.iter().find(|(text, _)| message.contains(text)).map(|&(_, kind)| kind)
 }
 
@@ -255,10 +274,11 @@ fn by_code(status: &Status) -> LndErrorKind {
         Code::Unknown
         | Code::InvalidArgument
         | Code::FailedPrecondition
-        | Code::OutOfRange
         | Code::Unimplemented
         | Code::ResourceExhausted => LndErrorKind::Refused,
         Code::Ok
+        // An answer that is too long for us, too.
+        | Code::OutOfRange
         | Code::Cancelled
         | Code::DeadlineExceeded
         | Code::Aborted
@@ -323,8 +343,31 @@ mod tests {
     }
 
     #[test]
+    fn a_peer_cannot_put_words_into_our_lnds_mouth() {
+        for theirs in ["invoice is already paid", "not enough witness outputs", "permission denied", "context canceled"]
+        {
+            let message = format!("received funding error from 02aa: chan_id=00, err={theirs}");
+            assert_eq!(kind(Code::Unknown, &message), LndErrorKind::Refused, "{theirs}");
+        }
+    }
+
+    #[test]
+    fn messages_are_one_line_and_not_too_long() {
+        let error = LndError::from(Status::unknown("no\n2026-11-23 ALARM\u{1b}[31m"));
+        assert_eq!(error.message, "no 2026-11-23 ALARM [31m");
+        assert_eq!(LndError::from(Status::unknown("é".repeat(10_000))).message.chars().count(), MOST_WORDS);
+    }
+
+    #[test]
     fn a_lost_connection_is_never_a_refusal() {
-        for code in [Code::Cancelled, Code::DeadlineExceeded, Code::Unavailable, Code::Internal, Code::Aborted] {
+        for code in [
+            Code::OutOfRange,
+            Code::Cancelled,
+            Code::DeadlineExceeded,
+            Code::Unavailable,
+            Code::Internal,
+            Code::Aborted,
+        ] {
             let error = LndError::from(Status::new(code, "whatever"));
             assert_eq!(error.kind, LndErrorKind::Unknown);
             assert!(!error.kind.is_definite());

@@ -23,8 +23,8 @@ use crate::model::operation::{IdempotencyRecord, IdempotentOutcome, Operation};
 use crate::model::problem::{Code, Refusal};
 use crate::model::work::onchain::WithdrawAmount;
 use crate::model::work::pay::OpenPolicy;
-use crate::store::IndexEntry;
 use crate::store::repo::{self, Versioned};
+use crate::store::{IndexEntry, Write};
 use futures::Stream;
 use std::sync::Arc;
 use std::time::Duration;
@@ -227,6 +227,13 @@ struct ReadyNode {
     node: Versioned<Node>,
     lnd: LndClient,
     read: Arc<Macaroon>,
+}
+
+impl ReadyNode {
+    /// Part of a commit that must not follow one that deletes the node.
+    fn is_unchanged(&self) -> Write {
+        repo::check::<Node>(self.node.value.id.as_str(), self.node.version)
+    }
 }
 
 #[cfg(test)]

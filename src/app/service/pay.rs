@@ -28,17 +28,17 @@ impl Service {
         request: PayRequest,
         idempotency: Option<Idempotency>,
     ) -> Result<Operation, Refusal> {
-        let stored = self.node_of(app, uuid).await?;
-        let terms = self.terms(&stored.value, &request)?;
-        let pointer_id = PaymentPointer::id_of(&stored.value.id, &terms.payment_hash);
-        let (stored, terms, pointer_id, idempotency) = (&stored, &terms, &pointer_id, idempotency.as_ref());
+        let node = self.node_of(app, uuid).await?.value;
+        let terms = self.terms(&node, &request)?;
+        let pointer_id = PaymentPointer::id_of(&node.id, &terms.payment_hash);
+        let (terms, pointer_id, idempotency) = (&terms, &pointer_id, idempotency.as_ref());
         self.until_accepted(idempotency, move || async move {
             let pointer =
                 repo::get::<PaymentPointer>(&*self.parts.store, pointer_id).await.map_err(|e| refuse::store(&e))?;
             match self.joined_payment(pointer.as_ref(), terms).await? {
                 Some(joined) => self.join(joined, idempotency).await,
                 None => {
-                    let node = self.ready_node(stored.clone()).await?;
+                    let node = self.ready_node(self.node_of(app, uuid).await?).await?;
                     self.refuse_before_any_effect(&node, terms, pointer.is_some()).await?;
                     self.try_pay(&node, terms, pointer, idempotency).await
                 }
@@ -166,6 +166,7 @@ impl Service {
         pointer: Option<Versioned<PaymentPointer>>,
         idempotency: Option<&Idempotency>,
     ) -> Result<Accepted, Refusal> {
+        let as_looked_at = node.is_unchanged();
         let node = &node.node.value;
         let id = self.new_id();
         let next =
@@ -183,6 +184,6 @@ impl Service {
             }),
             work: Work::Pay(Pay { terms: terms.clone(), opened: None, step: PayStep::Send }),
         };
-        self.accept(id, proposal, idempotency, vec![write.map_err(|e| refuse::store(&e))?]).await
+        self.accept(id, proposal, idempotency, vec![as_looked_at, write.map_err(|e| refuse::store(&e))?]).await
     }
 }

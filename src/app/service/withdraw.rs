@@ -44,6 +44,7 @@ impl Service {
         Affordable { amount, max_fee_sat }: Affordable,
         idempotency: Option<&Idempotency>,
     ) -> Result<Accepted, Refusal> {
+        let as_looked_at = node.is_unchanged();
         let node = &node.node.value;
         let proposal = Proposal {
             owner: Owner { app: node.app.clone(), uuid: node.uuid.clone() },
@@ -60,7 +61,7 @@ impl Service {
                 ..Reservation::at(self.parts.clock.now())
             }),
         };
-        self.accept(self.new_id(), proposal, idempotency, Vec::new()).await
+        self.accept(self.new_id(), proposal, idempotency, vec![as_looked_at]).await
     }
 
     /// What is asked for, if the wallet has that much confirmed and the least it can cost is within the bound; `All`: what

@@ -9,6 +9,7 @@ use crate::lndserver::client::Order;
 use crate::model::host::Host;
 use crate::model::hosting::missing;
 use crate::model::node::{Endpoint, Funding, Node, Phase, Placement};
+use crate::model::onchain_address::script_of;
 use crate::model::operation::Operation;
 use crate::model::placing::{self, Pulse};
 use crate::model::problem::{Code, Refusal};
@@ -199,6 +200,11 @@ async fn deposit_address(
         return Ok(create_wallet::park(create_wallet::ANOTHERS));
     }
     let address = create_wallet::new_address(ctx, &node.value).await?;
+    if script_of(&address, ctx.parts.settings.network).is_none() {
+        // It would stand in a transaction that pays others, too, and in the treasury's words about that.
+        tracing::error!(node = %node.value.id, "ALARM: an lnd gave something else than an address of its network");
+        return Ok(create_wallet::park("lnd gave something else than an address"));
+    }
     node.value.deposit_address = Some(address.clone());
     let amount_sat = work.initial_funding_sat;
     if ctx.parts.treasury.is_none() || amount_sat.0 == 0 {

@@ -15,7 +15,9 @@ use crate::model::problem::{Code, Refusal};
 use crate::model::work::create::{Create, CreateStep};
 use crate::store::repo::{self, Versioned};
 use crate::store::{IndexEntry, Store};
+use bitcoin::secp256k1::PublicKey;
 use rand::Rng;
+use std::str::FromStr;
 use std::time::Duration;
 use zeroize::Zeroizing;
 
@@ -138,6 +140,9 @@ pub(super) async fn await_active(ctx: &Ctx, mut node: Versioned<Node>, work: &Cr
         Err(e) => return Err(e.into()),
     }
     let info = lnd.get_info(&ctx.reading_macaroon(&node.value)?).await?;
+    if PublicKey::from_str(&info.identity_pubkey).is_err() {
+        return Ok(park("lnd has no public key"));
+    }
     if is_anothers(&*ctx.parts.store, &node.value, Some(&info.identity_pubkey)).await? {
         tracing::error!(node = %node.value.id, "ALARM: an lnd says that it is the one of another node");
         return Ok(park(ANOTHERS));

@@ -4,11 +4,11 @@
 use super::super::step::{Advance, Ctx, Settle};
 use super::create::{free_slot, host_of};
 use super::{Reached, reach};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::lnd::proto::lnrpc::{GetTransactionsRequest, ListChannelsRequest};
 use crate::lndserver::client::Order;
 use crate::model::amount::Sat;
-use crate::model::node::Phase;
+use crate::model::node::{Funding, Phase};
 use crate::model::operation::Operation;
 use crate::model::problem::{Code, Refusal};
 use crate::model::work::Work;
@@ -31,7 +31,11 @@ fn at(step: DeleteStep) -> Work {
 
 async fn check(ctx: &Ctx, operation: &Operation) -> Result<Advance> {
     let reached = reach(ctx, operation).await?;
-    match left_to_lose(&reached).await? {
+    let lost = match on_its_way(&reached).await? {
+        None => left_to_lose(&reached).await?,
+        coming => coming,
+    };
+    match lost {
         None => Ok(Advance::next(at(DeleteStep::Stop), "stopping lnd")),
         Some(refusal) => {
             let mut node = reached.node;
@@ -40,6 +44,17 @@ async fn check(ctx: &Ctx, operation: &Operation) -> Result<Advance> {
             Ok(Advance::Failed { refusal, spent_sat: Sat(0), writes })
         }
     }
+}
+
+/// The treasury's money that the wallet has not seen yet (with neutrino it sees it only in a block), as a refusal.
+async fn on_its_way(reached: &Reached) -> Result<Option<Refusal>> {
+    let Funding::Published { amount_sat, txid } = &reached.node.value.funding else { return Ok(None) };
+    let txid = txid.parse().map_err(|_| Error::Invariant("a stored txid is not one".to_owned()))?;
+    if reached.lnd.transaction(&reached.read, txid).await?.is_some() {
+        return Ok(None);
+    }
+    let refusal = Refusal::new(Code::NodeNotEmpty, "the treasury's money is on its way to this node");
+    Ok(Some(refusal.with("funding_sat", amount_sat.0)))
 }
 
 /// What still is in the node, as a refusal.

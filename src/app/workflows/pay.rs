@@ -7,8 +7,9 @@ use super::{Reached, SOON, opening, reach};
 use crate::error::{Error, Result};
 use crate::lnd::LndErrorKind;
 use crate::lnd::macaroon::Grant;
+use crate::lnd::proto::lnrpc::htlc_attempt::HtlcStatus;
 use crate::lnd::proto::lnrpc::payment::PaymentStatus;
-use crate::lnd::proto::lnrpc::{Payment, PaymentFailureReason};
+use crate::lnd::proto::lnrpc::{HtlcAttempt, Payment, PaymentFailureReason};
 use crate::lnd::proto::routerrpc::SendPaymentRequest;
 use crate::model::amount::{Msat, Sat};
 use crate::model::invoice::Invoice;
@@ -16,6 +17,7 @@ use crate::model::operation::Operation;
 use crate::model::problem::{Code, Refusal};
 use crate::model::work::Work;
 use crate::model::work::pay::{OpenPolicy, Pay, PayStep};
+use prost::Message;
 use serde_json::json;
 use std::time::Duration;
 use time::OffsetDateTime;
@@ -196,20 +198,53 @@ fn done(work: &Pay, payment: &Payment) -> Advance {
     let msat = |value: i64| Msat::from_lnd(value).to_sat_ceil();
     let opening_fee = work.opened.as_ref().map_or(Sat(0), |channel| channel.fee_sat);
     let spent = msat(payment.value_msat).saturating_add(msat(payment.fee_msat)).saturating_add(opening_fee);
-    let result = json!({ "payment": payment, "channel": work.opened });
+    let result = json!({ "payment": storable(payment), "channel": work.opened });
     Advance::Done { result, settle: Settle::Spent(spent), writes: Vec::new() }
 }
+
+/// The payment as it is kept. One after many attempts would not fit into a document of the Store (1 MiB in Firestore), which
+/// must never keep a payment from being told; so the attempts that failed are left out then, and at worst all.
+fn storable(payment: &Payment) -> Payment {
+    let mut kept = payment.clone();
+    let settled = |htlc: &HtlcAttempt| htlc.status() == HtlcStatus::Succeeded;
+    if kept.encoded_len() > MOST_KEPT {
+        kept.htlcs.retain(settled);
+    }
+    if kept.encoded_len() > MOST_KEPT {
+        kept.htlcs.clear();
+    }
+    kept
+}
+
+/// Bytes of a payment, as lnd sends it, that are kept. JSON takes about twice as many.
+const MOST_KEPT: usize = 200 << 10;
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lnd::proto::lnrpc::{Hop, HtlcAttempt, Route};
+    use crate::lnd::proto::lnrpc::{Hop, Route};
 
     /// Sent at height 100 to a payee who wants 80 blocks, with lnd's room of 3.
     fn sent_at_100() -> Payment {
         let hops = vec![Hop { expiry: 300, ..Hop::default() }, Hop { expiry: 183, ..Hop::default() }];
         let attempt = HtlcAttempt { route: Some(Route { hops, ..Route::default() }), ..HtlcAttempt::default() };
         Payment { htlcs: vec![attempt], ..Payment::default() }
+    }
+
+    #[test]
+    fn a_payment_of_many_attempts_is_kept_without_those_that_failed() {
+        let attempt = |status: HtlcStatus| HtlcAttempt {
+            preimage: vec![7; 600],
+            status: status.into(),
+            ..HtlcAttempt::default()
+        };
+        let mut payment =
+            Payment { htlcs: vec![attempt(HtlcStatus::Failed), attempt(HtlcStatus::Succeeded)], ..Payment::default() };
+        assert_eq!(storable(&payment), payment);
+        payment.htlcs.extend(vec![attempt(HtlcStatus::Failed); 400]);
+        assert_eq!(storable(&payment).htlcs, [attempt(HtlcStatus::Succeeded)]);
+        payment.htlcs = vec![attempt(HtlcStatus::Succeeded); 400];
+        assert_eq!(storable(&payment).htlcs, []);
     }
 
     #[test]
