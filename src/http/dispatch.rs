@@ -190,6 +190,7 @@ impl Dispatcher {
             return Given::from_query(parts.uri.query());
         }
         if let Some(query) = parts.uri.query().filter(|query| !query.is_empty()) {
+            params::not_too_many(query)?;
             return Err(misplaced(query));
         }
         let bytes = self.read(parts, body).await?;

@@ -5,8 +5,13 @@
 
 use crate::model::problem::{Code, Fault, Refusal};
 use percent_encoding::percent_decode;
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
+use std::collections::HashSet;
+
+/// Parameters in one request. No call has half as many, and what is done for each of them, refusals included, is bounded
+/// with their number.
+const MOST: usize = 64;
 
 /// A value as it came in: text in a query or a path, typed in JSON.
 #[derive(Debug, Clone, PartialEq)]
@@ -159,8 +164,9 @@ impl Given {
     /// Reads a query (without the question mark).
     ///
     /// # Errors
-    /// Names every parameter that is not UTF-8.
+    /// Names every parameter that is not UTF-8; or there are too many.
     pub fn from_query(query: Option<&str>) -> Result<Self, Refusal> {
+        not_too_many(query.unwrap_or_default())?;
         let mut given = Vec::new();
         let mut faults = Vec::new();
         for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
@@ -177,16 +183,17 @@ impl Given {
     /// Reads a JSON object. Nothing at all is as good as an empty one; `null` is as good as leaving the name out.
     ///
     /// # Errors
-    /// [`Code::MalformedBody`] where it is none.
+    /// [`Code::MalformedBody`] where it is none; or it has too many members.
     pub fn from_json(body: &[u8]) -> Result<Self, Refusal> {
         if body.is_empty() {
             return Ok(Self::default());
         }
-        let Members(members) = serde_json::from_slice(body).map_err(|error| {
+        let members: Members = serde_json::from_slice(body).map_err(|error| {
             let what = if error.is_data() { "not a JSON object" } else { "not JSON" };
             let (line, column) = (error.line(), error.column());
             Refusal::new(Code::MalformedBody, format!("the body is {what} (line {line}, column {column})"))
         })?;
+        let Members(Some(members)) = members else { return Err(too_many()) };
         let given = members.into_iter().filter(|(_, value)| !value.is_null());
         Ok(Self(given.map(|(name, value)| (name, Raw::Json(value))).collect()))
     }
@@ -206,8 +213,9 @@ impl Given {
         let mut reader = Reader { given: self.0, faults: Vec::new() };
         let params = P::take(&mut reader);
         let Reader { given, mut faults } = reader;
+        let mut told: HashSet<String> = faults.iter().map(|fault| fault.parameter.clone()).collect();
         for (name, _) in given {
-            if !faults.iter().any(|fault| fault.parameter == name) {
+            if told.insert(name.clone()) {
                 faults.push(Fault { parameter: name, message: "is not a parameter of this call".to_owned() });
             }
         }
@@ -267,13 +275,25 @@ pub fn fault(parameter: &str, message: impl Into<String>) -> Refusal {
     invalid(vec![Fault { parameter: parameter.to_owned(), message: message.into() }])
 }
 
+/// Refuses a query with more parameters than any call has, before anything is done for each of them.
+///
+/// # Errors
+/// [`Code::InvalidParameters`].
+pub fn not_too_many(query: &str) -> Result<(), Refusal> {
+    if query.split('&').filter(|pair| !pair.is_empty()).nth(MOST).is_some() { Err(too_many()) } else { Ok(()) }
+}
+
+fn too_many() -> Refusal {
+    Refusal::new(Code::InvalidParameters, format!("more than {MOST} parameters are given, and no call takes as many"))
+}
+
 fn decode(text: &str) -> Option<String> {
     let spaced = text.replace('+', " ");
     percent_decode(spaced.as_bytes()).decode_utf8().ok().map(|text| text.into_owned())
 }
 
-/// A JSON object that keeps duplicate names, which a map would hide.
-struct Members(Vec<(String, Value)>);
+/// A JSON object that keeps duplicate names, which a map would hide. `None`: there are more than [`MOST`].
+struct Members(Option<Vec<(String, Value)>>);
 
 impl<'de> Deserialize<'de> for Members {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
@@ -287,10 +307,15 @@ impl<'de> Deserialize<'de> for Members {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
                 let mut members = Vec::new();
-                while let Some(member) = map.next_entry()? {
+                while members.len() < MOST {
+                    let Some(member) = map.next_entry()? else { return Ok(Members(Some(members))) };
                     members.push(member);
                 }
-                Ok(Members(members))
+                let mut more = false;
+                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {
+                    more = true;
+                }
+                Ok(Members((!more).then_some(members)))
             }
         }
         from.deserialize_map(Collect)

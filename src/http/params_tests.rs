@@ -180,3 +180,25 @@ fn the_description_is_made_of_the_same_fields() {
     assert_eq!(described[3].schema, json!({"type": "boolean"}));
     assert!(<HostPort as Parameter>::schema()["type"] == "string");
 }
+
+#[test]
+fn more_parameters_than_any_call_has_are_refused_before_they_are_read() {
+    let of_query = |number: usize| (0..number).map(|n| format!("x{n}=%FF&")).collect::<String>();
+    let of_body = |number: usize| {
+        let members: Vec<String> = (0..number).map(|n| format!("\"x{n}\": null")).collect();
+        format!("{{{}}}", members.join(", "))
+    };
+    let refused = |outcome: Result<Given, Refusal>| {
+        let refusal = outcome.expect_err("refused");
+        assert_eq!((refusal.code, refusal.faults.len()), (Code::InvalidParameters, 0));
+        assert!(refusal.message.contains("more than 64 parameters"), "{}", refusal.message);
+    };
+    // As many as there may be are read, and it is their own faults that are told.
+    assert_eq!(names(Given::from_query(Some(&of_query(64)))).len(), 64);
+    refused(Given::from_query(Some(&of_query(65))));
+    assert_eq!(Given::from_json(of_body(64).as_bytes()), Ok(Given::default()));
+    refused(Given::from_json(of_body(65).as_bytes()));
+    assert!(not_too_many(&of_query(64)).is_ok() && not_too_many(&of_query(65)).is_err());
+    let cut_off = of_body(70).replace('}', "");
+    assert_eq!(Given::from_json(cut_off.as_bytes()).map_err(|refusal| refusal.code), Err(Code::MalformedBody));
+}
