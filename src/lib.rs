@@ -25,3 +25,4 @@ pub mod model;
 pub mod pki;
 pub mod seal;
 pub mod store;
+mod tally;

@@ -2,9 +2,10 @@
 
 use super::auth;
 use super::call::Call;
+use super::held;
 use super::idempotency;
 use super::params::{self, Given};
-use super::places::Places;
+use super::places::{Place, Places};
 use super::problem;
 use super::route::{Effect, Route};
 use super::{AppState, auth::Caller};
@@ -48,10 +49,11 @@ pub(super) enum Target {
     Nowhere,
 }
 
-/// What is known of a request by the time it is logged.
+/// What is known of a request by the time it is logged, and the place that its answer keeps.
 #[derive(Debug, Default)]
 struct Trace {
     caller: Option<Caller>,
+    place: Option<Place>,
 }
 
 impl Dispatcher {
@@ -104,7 +106,10 @@ impl Dispatcher {
         finish(&mut response, &request_id);
         let _in_span = span.enter();
         log(&target, &method, &response, started.elapsed(), trace.caller.as_ref());
-        response
+        match trace.place {
+            Some(place) => held::hold(response, place),
+            None => response,
+        }
     }
 
     async fn answer(&self, target: &Target, request: Request<Body>, trace: &mut Trace) -> Result<Response, Refusal> {
@@ -119,7 +124,7 @@ impl Dispatcher {
         caller.must_have(route.scopes)?;
         let waits = route.effect == Effect::Operates;
         let places = if waits { &self.waiting } else { &self.calls };
-        let _place = places.take(&caller)?;
+        trace.place = Some(places.take(&caller)?);
         let given = self.within(self.config.request_timeout, self.given(route, &parts, body)).await?;
         let given = match (route.path_parameter(), in_path) {
             (Some(name), Some(value)) => given.with_path(name, value.clone()),

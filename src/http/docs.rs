@@ -1,11 +1,12 @@
 //! The description of the API: as OpenAPI, and as a page that needs nothing from anywhere else.
 
+use axum::body::Bytes;
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderValue, header};
 use sha2::{Digest, Sha256};
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 
 const PAGE: &str = include_str!("docs.html");
 
@@ -19,9 +20,10 @@ static POLICY: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-pub(super) async fn openapi(description: Arc<str>) -> Response {
+/// Anybody may ask for it as often as they like: all answers share its bytes.
+pub(super) async fn openapi(description: Bytes) -> Response {
     let json = HeaderValue::from_static("application/json");
-    ([(header::CONTENT_TYPE, json), (header::CACHE_CONTROL, revalidate())], description.to_string()).into_response()
+    ([(header::CONTENT_TYPE, json), (header::CACHE_CONTROL, revalidate())], description).into_response()
 }
 
 pub(super) async fn page() -> Response {

@@ -8,6 +8,7 @@ use super::route::Route;
 use super::{channels, docs, health, hosts, info, invoices, nodes, onchain, openapi, operations, payments, peers};
 use crate::model::app::Scope;
 use axum::Router;
+use axum::body::Bytes;
 use axum::extract::{RawPathParams, Request};
 use axum::routing::{any, get};
 use std::sync::Arc;
@@ -86,7 +87,7 @@ pub(super) fn routes() -> Vec<Route> {
 /// The whole of it, and what needs no key: health and the description.
 pub(super) fn router(dispatcher: Arc<Dispatcher>) -> Router {
     let routes = routes();
-    let description: Arc<str> = openapi::describe(&routes).to_string().into();
+    let description = Bytes::from(openapi::describe(&routes).to_string());
     let mut router = Router::new()
         .route("/healthz", get(health::healthz))
         .route(

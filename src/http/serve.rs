@@ -1,10 +1,10 @@
 //! Listening: TLS or loopback, header timeouts, and an orderly end.
 
 use super::dispatch::Dispatcher;
+use super::gate::Gate;
 use super::{AppState, router};
 use crate::config::{HttpSection, must_not_be_everybodys};
 use axum::Router;
-use axum_server::accept::NoDelayAcceptor;
 use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
 use axum_server::{Handle, Server};
 use rustls::pki_types::pem::PemObject;
@@ -18,7 +18,10 @@ use tokio_util::sync::CancellationToken;
 /// How long calls that are under way get to end once the server closes. Waiting calls and streams have ended before.
 const GRACE: Duration = Duration::from_secs(10);
 /// HTTP/2 calls at a time on one connection.
-const STREAMS_PER_CONNECTION: u32 = 512;
+const STREAMS_PER_CONNECTION: u32 = 64;
+/// Whoever has taken nothing of what is sent to them for so long is gone. Who waits for an operation or an event has nothing
+/// to take meanwhile.
+const STALL: Duration = Duration::from_secs(30);
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 
 /// Why the API cannot be served.
@@ -96,14 +99,14 @@ impl BoundServer {
             close.cancelled().await;
             stopper.graceful_shutdown(Some(GRACE));
         });
-        // An answer over HTTP/2 may be several writes; none of them is to wait for the other side's acknowledgement.
         let server = axum_server::from_tcp(self.listener)?.handle(handle);
+        let gate = Gate::new(self.config.max_connections, STALL);
         let served = match self.tls {
             Some(tls) => {
-                let acceptor = RustlsAcceptor::new(tls).acceptor(NoDelayAcceptor);
+                let acceptor = RustlsAcceptor::new(tls).acceptor(gate);
                 listen(server.acceptor(acceptor), &self.config, app).await
             }
-            None => listen(server.acceptor(NoDelayAcceptor), &self.config, app).await,
+            None => listen(server.acceptor(gate), &self.config, app).await,
         };
         stop.abort();
         Ok(served?)

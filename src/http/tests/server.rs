@@ -93,6 +93,37 @@ async fn one_app_cannot_take_all_the_places() {
     }
 }
 
+#[tokio::test]
+async fn an_answer_keeps_its_place_until_its_last_byte_is_gone() {
+    let api = Api::new().await;
+    let key = api.shop().await;
+    let scopes: &'static [Scope] = &[Read];
+    let tight = HttpSection { max_concurrency: 1, ..config() };
+    let dispatcher = Dispatcher::new(api.state.clone(), tight, CancellationToken::new());
+    let route = |stream: bool| {
+        let answer = move |_, _: Nothing| async move {
+            let endless = || Body::from_stream(futures::stream::pending::<Result<Vec<u8>, std::io::Error>>());
+            Ok(axum::response::Response::new(if stream { endless() } else { Body::from("an answer") }))
+        };
+        let route = Route::new("answer", Methods::Get, Effect::Looks, scopes, Answers::Own("Node"), answer);
+        Target::Route(Arc::new(route), None)
+    };
+    let (whole, stream) = (route(false), route(true));
+    let call = async |target: &Target| dispatcher.handle(target.clone(), request("GET", &key, "answer", None)).await;
+    // Events have a place of another kind.
+    let events = call(&stream).await;
+    let first = call(&whole).await;
+    assert_eq!((events.status(), first.status()), (StatusCode::OK, StatusCode::OK));
+    assert_eq!(call(&whole).await.status(), StatusCode::SERVICE_UNAVAILABLE, "it was not sent yet");
+    let bytes = to_bytes(first.into_body(), usize::MAX).await.expect("a body");
+    assert_eq!(call(&whole).await.status(), StatusCode::SERVICE_UNAVAILABLE, "its bytes wait for the client");
+    drop(bytes);
+    let unread = call(&whole).await;
+    assert_eq!(unread.status(), StatusCode::OK, "it was sent");
+    drop(unread);
+    assert_eq!(call(&whole).await.status(), StatusCode::OK, "its client has gone");
+}
+
 async fn serve(api: &Api, config: HttpSection) -> (BoundUrl, tokio::task::JoinHandle<Result<(), ServeError>>) {
     let server = BoundServer::bind(config).expect("binds");
     let bound = BoundUrl { url: server.url(), address: server.address() };
