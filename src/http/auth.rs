@@ -14,6 +14,20 @@ use std::sync::Arc;
 pub struct Caller(Arc<ApiKeyRecord>);
 
 impl Caller {
+    /// The holder of a key of this app, or of an operator's, with these scopes.
+    #[cfg(test)]
+    pub(super) fn of(app: Option<&str>, scopes: &[Scope]) -> Self {
+        Self(Arc::new(ApiKeyRecord {
+            id: ApiKeyId::try_from("0123456789abcdef".to_owned()).expect("an id"),
+            app: app.and_then(AppId::parse),
+            scopes: scopes.to_vec(),
+            hash: ApiKeyHash::of_nothing(),
+            note: String::new(),
+            created_at: time::OffsetDateTime::UNIX_EPOCH,
+            revoked_at: None,
+        }))
+    }
+
     /// The key's public name.
     #[must_use]
     pub fn key(&self) -> &ApiKeyId {
@@ -81,19 +95,6 @@ fn bearer(value: &[u8]) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use time::OffsetDateTime;
-
-    fn caller(app: Option<&str>, scopes: &[Scope]) -> Caller {
-        Caller(Arc::new(ApiKeyRecord {
-            id: ApiKeyId::try_from("0123456789abcdef".to_owned()).expect("an id"),
-            app: app.and_then(AppId::parse),
-            scopes: scopes.to_vec(),
-            hash: ApiKeyHash::of_nothing(),
-            note: String::new(),
-            created_at: OffsetDateTime::UNIX_EPOCH,
-            revoked_at: None,
-        }))
-    }
 
     #[test]
     fn a_scope_opens_itself_and_nothing_else() {
@@ -101,7 +102,7 @@ mod tests {
         for mine in all {
             let app = (mine != Scope::Operator).then_some("shop");
             for asked in all {
-                let refused = caller(app, &[mine]).must_have(&[asked]).map_err(|refusal| refusal.code);
+                let refused = Caller::of(app, &[mine]).must_have(&[asked]).map_err(|refusal| refusal.code);
                 assert_eq!(
                     refused,
                     if mine == asked { Ok(()) } else { Err(Code::Forbidden) },
@@ -110,16 +111,16 @@ mod tests {
             }
         }
         assert!(
-            caller(Some("shop"), &[Scope::Pay]).must_have(&[Scope::Read, Scope::Pay]).is_ok(),
+            Caller::of(Some("shop"), &[Scope::Pay]).must_have(&[Scope::Read, Scope::Pay]).is_ok(),
             "one of them is enough"
         );
     }
 
     #[test]
     fn an_apps_key_is_never_an_operators_and_the_other_way_round() {
-        let sneaky = caller(Some("shop"), &[Scope::Operator]);
+        let sneaky = Caller::of(Some("shop"), &[Scope::Operator]);
         assert!(sneaky.must_have(&[Scope::Operator]).is_err() && !sneaky.is_operator());
-        let homeless = caller(None, &[Scope::Operator, Scope::Read]);
+        let homeless = Caller::of(None, &[Scope::Operator, Scope::Read]);
         assert!(homeless.must_have(&[Scope::Read]).is_err() && homeless.app().is_err());
     }
 

@@ -2,6 +2,7 @@
 
 use super::AppState;
 use super::auth::Caller;
+use super::host::HostPort;
 use super::params::Given;
 use super::places::Places;
 use crate::app::Idempotency;
@@ -34,6 +35,8 @@ pub struct Call {
     pub shutdown: CancellationToken,
     /// Places for event streams.
     pub streams: Arc<Places>,
+    /// Places for names that are being resolved.
+    pub lookups: Arc<Places>,
 }
 
 impl Call {
@@ -43,6 +46,17 @@ impl Call {
     /// 404 where there is none.
     pub async fn node(&self, uuid: &Uuid) -> Result<Arc<NodeHandle>, Refusal> {
         self.state.directory.node(self.caller.app()?, uuid).await
+    }
+
+    /// The address of a peer of the caller's user, as a literal. Nothing is resolved for a user that there is not.
+    ///
+    /// # Errors
+    /// 400 where it is none that a peer may have; 404 where there is no such user; 429 or 503 where too many are being
+    /// resolved.
+    pub async fn address(&self, uuid: &Uuid, host: &HostPort) -> Result<String, Refusal> {
+        self.node(uuid).await?;
+        let place = || self.lookups.take(&self.caller);
+        Ok(host.resolve(self.state.network, place).await?.to_string())
     }
 
     /// Leave to make one call to the lnd of the caller's user.

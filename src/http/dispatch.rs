@@ -37,6 +37,7 @@ pub(super) struct Dispatcher {
     calls: Arc<Places>,
     waiting: Arc<Places>,
     streams: Arc<Places>,
+    lookups: Arc<Places>,
     shutdown: CancellationToken,
 }
 
@@ -66,6 +67,7 @@ impl Dispatcher {
             calls: Places::new(most, 2),
             waiting: Places::new(most * WAITING_FOR_EACH_CALL, 4),
             streams: Places::new(most, 4),
+            lookups: Places::new(LOOKUPS, 2),
             state,
             config,
             shutdown,
@@ -146,6 +148,7 @@ impl Dispatcher {
             last_event_id: text(&parts.headers, "last-event-id"),
             shutdown: self.shutdown.clone(),
             streams: Arc::clone(&self.streams),
+            lookups: Arc::clone(&self.lookups),
         };
         // A call that waits for its operation has its own bound in `wait`; this is for the time before and after.
         let extra = if waits { LONGEST_WAIT } else { Duration::ZERO };
@@ -230,6 +233,9 @@ impl Dispatcher {
 const LONGEST_WAIT: Duration = Duration::from_secs(50);
 /// A call that waits for its operation holds next to nothing, so there may be more of them than of others.
 const WAITING_FOR_EACH_CALL: usize = 4;
+
+/// Names that are resolved at a time. Each takes a thread that the Store needs, too, for as long as the name's servers like.
+const LOOKUPS: usize = 16;
 
 /// A parameter in the query of a POST would be logged by proxies on the way, which is why it is a POST.
 fn misplaced(query: &str) -> Refusal {

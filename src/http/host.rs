@@ -4,10 +4,11 @@
 //! and since the literal is handed on, it cannot resolve to something else afterwards.
 
 use super::params;
+use super::places::Place;
 use crate::model::address::allowed_peer;
 use crate::model::network::Network;
 use crate::model::problem::Refusal;
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -46,17 +47,40 @@ impl HostPort {
         Ok(Self { host: name.to_owned(), port })
     }
 
-    /// Resolves the name and picks an address that peers may have on this network.
+    /// Resolves the name and picks an address that peers may have on this network. A name needs a `place`.
     ///
     /// # Errors
-    /// A refusal that names `host`: it does not resolve, or only to what is not allowed.
-    pub async fn resolve(&self, network: Network) -> Result<SocketAddr, Refusal> {
-        let lookup = tokio::net::lookup_host((self.host.as_str(), self.port));
-        let found: Vec<SocketAddr> = match tokio::time::timeout(RESOLVE_TIMEOUT, lookup).await {
-            Ok(Ok(found)) => found.collect(),
-            Ok(Err(_)) | Err(_) => Vec::new(),
+    /// A refusal that names `host`: it does not resolve, or only to what is not allowed. That there is no place.
+    pub(super) async fn resolve(
+        &self,
+        network: Network,
+        place: impl FnOnce() -> Result<Place, Refusal>,
+    ) -> Result<SocketAddr, Refusal> {
+        let found = match self.host.parse::<IpAddr>() {
+            Ok(literal) => vec![SocketAddr::new(literal, self.port)],
+            Err(_) => {
+                let (name, port) = (self.host.clone(), self.port);
+                let look_up = move || (name.as_str(), port).to_socket_addrs().map(Iterator::collect);
+                within(RESOLVE_TIMEOUT, place()?, look_up).await
+            }
         };
         pick(&found, network).map_err(|message| params::fault("host", message))
+    }
+}
+
+/// What `look_up` finds within `limit`. It blocks a thread, which nothing can end: its place is taken until it has ended by
+/// itself, however long anybody waits for it.
+async fn within<F>(limit: Duration, place: Place, look_up: F) -> Vec<SocketAddr>
+where
+    F: FnOnce() -> std::io::Result<Vec<SocketAddr>> + Send + 'static,
+{
+    let looking = tokio::task::spawn_blocking(move || {
+        let _until_it_has_ended = place;
+        look_up()
+    });
+    match tokio::time::timeout(limit, looking).await {
+        Ok(Ok(Ok(found))) => found,
+        Ok(Ok(Err(_)) | Err(_)) | Err(_) => Vec::new(),
     }
 }
 
@@ -73,8 +97,12 @@ fn pick(found: &[SocketAddr], network: Network) -> Result<SocketAddr, String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::auth::Caller;
+    use super::super::places::Places;
     use super::*;
+    use crate::model::app::Scope;
     use crate::model::problem::Code;
+    use std::sync::mpsc;
 
     #[test]
     fn the_form_is_host_and_port() {
@@ -201,12 +229,39 @@ mod tests {
 
     #[tokio::test]
     async fn names_are_resolved_to_literals() {
+        let (places, caller) = (Places::new(2, 1), Caller::of(Some("shop"), &[Scope::Manage]));
+        let place = || places.take(&caller);
         let localhost = HostPort::parse("localhost:9735").expect("form");
-        let address = localhost.resolve(Network::Simnet).await.expect("allowed on simnet");
+        let address = localhost.resolve(Network::Simnet, place).await.expect("allowed on simnet");
         assert!(address.ip().is_loopback() && address.port() == 9735);
-        let refusal = localhost.resolve(Network::Mainnet).await.expect_err("not on mainnet");
+        let refusal = localhost.resolve(Network::Mainnet, place).await.expect_err("not on mainnet");
         assert_eq!((refusal.code, refusal.faults[0].parameter.as_str()), (Code::InvalidParameters, "host"));
         let nowhere = HostPort::parse("no-such-host.invalid:9735").expect("form");
-        assert!(nowhere.resolve(Network::Simnet).await.is_err());
+        let refusal = nowhere.resolve(Network::Simnet, place).await.expect_err("nowhere");
+        assert_eq!(refusal.code, Code::InvalidParameters);
+    }
+
+    #[tokio::test]
+    async fn a_look_up_that_nobody_waits_for_any_longer_keeps_its_place() {
+        let (places, caller) = (Places::new(1, 1), Caller::of(Some("shop"), &[Scope::Manage]));
+        let (answer, answered) = mpsc::channel::<()>();
+        let hangs = move || {
+            let _ = answered.recv();
+            Ok(Vec::new())
+        };
+        let place = places.take(&caller).expect("the only one");
+        assert_eq!(within(Duration::from_millis(10), place, hangs).await, []);
+        let name = HostPort::parse("localhost:9735").expect("form");
+        let refusal = name.resolve(Network::Simnet, || places.take(&caller)).await.expect_err("no place");
+        assert_eq!(refusal.code, Code::Overloaded);
+        let literal = HostPort::parse("127.0.0.1:9735").expect("form");
+        assert!(literal.resolve(Network::Simnet, || places.take(&caller)).await.is_ok(), "this one asks nobody");
+        drop(answer);
+        let freed = async {
+            while places.take(&caller).is_err() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), freed).await.expect("the place comes back");
     }
 }

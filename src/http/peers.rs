@@ -44,7 +44,7 @@ pub(super) async fn listpeers(call: Call, params: User) -> Result<Response, Refu
 /// Being connected already is success.
 pub(super) async fn addpeer(call: Call, params: AddParams) -> Result<Response, Refusal> {
     let node = call.node(&params.uuid).await?;
-    let address = params.host.resolve(call.state.network).await?.to_string();
+    let address = call.address(&params.uuid, &params.host).await?;
     let work = async move {
         let lnd = node.lnd(Grant::Peers).await?;
         match lnd.client.connect_peer(&lnd.macaroon, &params.pubkey.0, &address, false).await {
