@@ -1,5 +1,6 @@
 //! Invoices: `invoice`, `decodepayreq`, `lookupinvoice`, `listinvoices`.
 
+use super::auth::Caller;
 use super::call::{Call, ok};
 use super::idempotency;
 use super::page::{LndPage, next_index};
@@ -11,6 +12,7 @@ use crate::lnd::macaroon::Grant;
 use crate::lnd::proto::lnrpc;
 use crate::lnd::{LndError, LndErrorKind};
 use crate::model;
+use crate::model::app::Scope;
 use crate::model::ids::Uuid;
 use crate::model::problem::{Code, Refusal};
 use axum::response::Response;
@@ -145,7 +147,18 @@ pub(super) async fn lookupinvoice(call: Call, params: LookupParams) -> Result<Re
     let lnd = call.lnd(&params.uuid, Grant::Read).await?;
     let found = lnd.client.lookup_invoice(&lnd.macaroon, params.payment_hash.bytes()).await;
     let found = lnd.done(found).await?;
-    ok(&found.ok_or_else(|| Refusal::parameter(Code::LndNotFound, "payment_hash", "there is no such invoice"))?)
+    let none = || Refusal::parameter(Code::LndNotFound, "payment_hash", "there is no such invoice");
+    ok(&for_caller(&call.caller, found.ok_or_else(none)?))
+}
+
+/// The one thing in which an answer differs from lnd's: who may only look does not learn the preimage of an invoice that is
+/// not paid. It would be the proof of a payment that nobody has made, and whoever forwards the payment could keep it.
+fn for_caller(caller: &Caller, mut invoice: lnrpc::Invoice) -> lnrpc::Invoice {
+    let is_settled = invoice.state() == lnrpc::invoice::InvoiceState::Settled;
+    if !is_settled && caller.must_have(&[Scope::Invoice]).is_err() {
+        invoice.r_preimage.clear();
+    }
+    invoice
 }
 
 /// Oldest first, as lnd's own REST.
@@ -158,7 +171,35 @@ pub(super) async fn listinvoices(call: Call, params: PageParams) -> Result<Respo
     };
     let lnd = call.lnd(&params.uuid, Grant::Read).await?;
     let page = lnd.client.list_invoices(&lnd.macaroon, ask).await;
-    let page = lnd.done(page).await?;
+    let mut page = lnd.done(page).await?;
+    page.invoices = page.invoices.into_iter().map(|invoice| for_caller(&call.caller, invoice)).collect();
     let next_cursor = next_index(page.invoices.len(), limit, page.last_index_offset);
     ok(&LndPage { page, next_cursor })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lnrpc::invoice::InvoiceState;
+
+    #[test]
+    fn a_preimage_is_for_whoever_makes_invoices_until_it_is_spent() {
+        let (reader, maker) = ([Scope::Read, Scope::Pay, Scope::Manage], [Scope::Read, Scope::Invoice]);
+        let told = |scopes: &[Scope], state: InvoiceState| {
+            let invoice =
+                lnrpc::Invoice { r_preimage: vec![7; 32], state: state.into(), value: 5, ..Default::default() };
+            let told = for_caller(&Caller::of(Some("shop"), scopes), invoice.clone());
+            assert_eq!(
+                lnrpc::Invoice { r_preimage: invoice.r_preimage.clone(), ..told.clone() },
+                invoice,
+                "all the rest"
+            );
+            told.r_preimage == invoice.r_preimage
+        };
+        for state in [InvoiceState::Open, InvoiceState::Accepted, InvoiceState::Canceled] {
+            assert!(!told(&reader, state), "{state:?}");
+            assert!(told(&maker, state), "{state:?}");
+        }
+        assert!(told(&reader, InvoiceState::Settled) && told(&maker, InvoiceState::Settled));
+    }
 }

@@ -57,9 +57,9 @@ pub(super) fn routes() -> Vec<Route> {
         Route::new("decodepayreq", GetAndPost, Looks, READ, Lnd("lnrpc.PayReq"), invoices::decodepayreq)
             .about("lnd's DecodePayReq."),
         Route::new("lookupinvoice", GetAndPost, Looks, READ, Lnd("lnrpc.Invoice"), invoices::lookupinvoice)
-            .about("lnd's LookupInvoice."),
+            .about("lnd's LookupInvoice; r_preimage is empty until the invoice is settled, for a key without scope invoice."),
         Route::new("listinvoices", GetAndPost, Looks, READ, LndPage("lnrpc.ListInvoiceResponse"), invoices::listinvoices)
-            .about("lnd's ListInvoices, oldest first."),
+            .about("lnd's ListInvoices, oldest first; r_preimage as in lookupinvoice."),
         Route::new("pay", GetAndPost, Operates, PAY, Own("Payment"), payments::pay)
             .about("Pays an invoice, over a new channel where there is no other way."),
         Route::new("listpayments", GetAndPost, Looks, READ, LndPage("lnrpc.ListPaymentsResponse"), payments::listpayments)
