@@ -67,7 +67,7 @@ fmt: ## format the code
 	@.ci/need cargo fmt
 	@cargo fmt
 
-lint: ## formatting, clippy, licences, advisories, unused dependencies
+lint: ## formatting, clippy, licences, advisories, unused dependencies, templates
 	@.ci/need cargo cc fmt clippy git
 	@$(bound_target)
 	cargo fmt --check
@@ -79,6 +79,10 @@ lint: ## formatting, clippy, licences, advisories, unused dependencies
 	echo "cargo deny check licenses bans sources"; \
 	"$$deny" --locked check licenses bans sources; \
 	.ci/advisories "$$deny"
+	@$(with_moto); if [ -n "$$MOTO_PYTHON" ]; then \
+		echo "cfn-lint deploy/cloudformation"; \
+		"$$MOTO_PYTHON" "$$(dirname "$$MOTO_PYTHON")/cfn-lint" deploy/cloudformation/*.yaml; \
+	else echo "NOT CHECKED: deploy/cloudformation, without cfn-lint (the reason is above)"; fi
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

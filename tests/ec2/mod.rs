@@ -3,8 +3,11 @@
 
 mod hypervisor;
 mod moto;
+mod policy;
 mod proxy;
+mod stacks;
 mod stories;
+mod templates;
 mod trouble;
 
 use crate::harness::{Deployment, Setup, eventually};
@@ -26,11 +29,20 @@ struct Compute {
     max_hosts: u32,
     join_within_seconds: u64,
     credentials: bool,
+    /// What the masters have in their environment beside.
+    env: Vec<(&'static str, String)>,
 }
 
 impl Default for Compute {
     fn default() -> Self {
-        Self { template: None, spare_slots: 0, max_hosts: 20, join_within_seconds: 90, credentials: true }
+        Self {
+            template: None,
+            spare_slots: 0,
+            max_hosts: 20,
+            join_within_seconds: 90,
+            credentials: true,
+            env: Vec::new(),
+        }
     }
 }
 
@@ -44,7 +56,10 @@ struct Cloud {
 
 impl Cloud {
     async fn start(compute: Compute) -> Self {
-        let account = Account::new().await;
+        Self::start_in(Account::new().await, compute).await
+    }
+
+    async fn start_in(account: Account, compute: Compute) -> Self {
         let machines = Hypervisor::start(crate::harness::world::world().await, &account);
         let proxy = Proxy::start(&Moto::shared().await.url).await;
         let d = deployment(&account, &proxy, &compute).await;
@@ -117,7 +132,7 @@ impl Cloud {
 }
 
 async fn deployment(account: &Account, proxy: &Proxy, compute: &Compute) -> Deployment {
-    let Compute { template, spare_slots, max_hosts, join_within_seconds, credentials } = compute;
+    let Compute { template, spare_slots, max_hosts, join_within_seconds, credentials, env: more_env } = compute;
     let more = format!(
         r#"
 [compute]
@@ -143,6 +158,6 @@ observe_every_seconds = 1
     let given = [("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test")];
     let given = given.into_iter().filter(|_| *credentials);
     let env = none.into_iter().chain([("AWS_EC2_METADATA_DISABLED", "true")]).chain(given);
-    let env = env.map(|(name, value)| (name, value.to_owned())).collect();
+    let env = env.map(|(name, value)| (name, value.to_owned())).chain(more_env.iter().cloned()).collect();
     Deployment::start(Setup { slots: 0, initial_funding_sat: 0, env, more, ..Setup::default() }).await
 }

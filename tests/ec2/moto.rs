@@ -6,7 +6,8 @@ use crate::harness::{RUNTIME, eventually, ports};
 use aws_sdk_ec2::Client;
 use aws_sdk_ec2::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_ec2::types::{
-    Filter, Instance, InstanceAttributeName, InstanceStateName, InstanceType, RequestLaunchTemplateData,
+    Filter, Instance, InstanceAttributeName, InstanceStateName, InstanceType, IpPermission, RequestLaunchTemplateData,
+    ResponseLaunchTemplateData,
 };
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -80,7 +81,7 @@ async fn await_answer(url: &str, process: &Spawned, log: &Path) {
 }
 
 /// A Python with moto, as `make test` has found it, else as its script finds it.
-async fn python() -> PathBuf {
+pub async fn python() -> PathBuf {
     if let Some(python) = std::env::var_os("MOTO_PYTHON") {
         return PathBuf::from(python);
     }
@@ -97,6 +98,9 @@ pub struct Account {
     pub template: String,
     /// In two zones.
     pub subnets: [String; 2],
+    /// The first three parts of all addresses.
+    pub network: String,
+    pub image: String,
     ec2: Client,
 }
 
@@ -104,7 +108,12 @@ impl Account {
     pub async fn new() -> Self {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let region = REGIONS[number % REGIONS.len()].to_owned();
+        Self::in_region(REGIONS[number % REGIONS.len()], number).await
+    }
+
+    /// One in a region that no other test has, and with a number that none has, at most 254.
+    pub async fn in_region(region: &str, number: usize) -> Self {
+        let region = region.to_owned();
         let config = aws_sdk_ec2::Config::builder()
             .behavior_version(BehaviorVersion::latest())
             .region(Region::new(region.clone()))
@@ -125,11 +134,23 @@ impl Account {
         }
         let images = ec2.describe_images().send().await.unwrap();
         let image = images.images()[0].image_id().unwrap().to_owned();
-        let data = RequestLaunchTemplateData::builder().image_id(image).instance_type(InstanceType::T3Micro).build();
+        let data = RequestLaunchTemplateData::builder().image_id(&image).instance_type(InstanceType::T3Micro).build();
         let template = ec2.create_launch_template().launch_template_name(&region).launch_template_data(data);
         let template = template.send().await.unwrap();
         let template = template.launch_template().unwrap().launch_template_id().unwrap().to_owned();
-        Self { region, template, subnets: subnets.try_into().unwrap(), ec2 }
+        Self { region, template, subnets: subnets.try_into().unwrap(), network, image, ec2 }
+    }
+
+    /// Who may come in by a security group.
+    pub async fn ingress(&self, group: &str) -> Vec<IpPermission> {
+        let described = self.ec2.describe_security_groups().group_ids(group).send().await.unwrap();
+        described.security_groups()[0].ip_permissions().to_vec()
+    }
+
+    /// What a launch template says.
+    pub async fn template_data(&self, id: &str) -> ResponseLaunchTemplateData {
+        let versions = self.ec2.describe_launch_template_versions().launch_template_id(id).send().await.unwrap();
+        versions.launch_template_versions()[0].launch_template_data().unwrap().clone()
     }
 
     /// All instances, terminated ones included.

@@ -62,6 +62,11 @@ impl Proxy {
         change(&mut self.shared.faults.lock().unwrap());
     }
 
+    /// All actions that were called.
+    pub fn actions(&self) -> HashSet<String> {
+        self.shared.calls.lock().unwrap().iter().cloned().collect()
+    }
+
     /// How often this action was called.
     pub fn calls(&self, action: &str) -> usize {
         self.shared.calls.lock().unwrap().iter().filter(|call| *call == action).count()

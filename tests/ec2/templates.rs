@@ -1,0 +1,276 @@
+//! The templates of `deploy/cloudformation`: what they make, what it may do, and a user's host made with it.
+
+use super::moto::{Account, tag};
+use super::policy::{Context, Policy};
+use super::stacks::{DEPLOYMENT, SEALING_KEY, Stacks, file};
+use super::{Cloud, Compute, DEADLINE, moto};
+use crate::harness::{self, command, world};
+use aws_sdk_ec2::types::{IpPermission, LaunchTemplateHttpTokensState};
+use scale_lnd::model::machine::TAG_DEPLOYMENT;
+use serde_json::json;
+use std::os::unix::fs::PermissionsExt;
+
+const ALL: [&str; 4] = ["network", "lndserver", "chain", "masterlnd"];
+const TAGGED: (&str, &str) = ("aws:RequestTag/scale-lnd-deployment", DEPLOYMENT);
+
+#[test]
+fn a_create_passes_on_what_the_templates_have_made() {
+    harness::run(DEADLINE, async {
+        let account = Account::in_region("eu-south-1", 201).await;
+        // Without masters of theirs: the test starts one with what they would have.
+        let stacks = Stacks::make(&account, &["network", "lndserver", "masterlnd"], 0).await;
+        let settings = stacks.settings().into_iter().filter(|(name, _)| name.starts_with("SCALE_LND_COMPUTE_"));
+        let env = settings.map(|(name, value)| (&*name.to_owned().leak(), value.to_owned())).collect();
+        let cloud = Cloud::start_in(account, Compute { env, ..Compute::default() }).await;
+        cloud.d.api().create("alice").await;
+        cloud.works("alice").await;
+
+        let instance = cloud.only_instance().await;
+        assert_eq!(tag(&instance, TAG_DEPLOYMENT), DEPLOYMENT);
+        assert_eq!(instance.subnet_id(), Some(stacks.output("PrivateSubnetA")));
+        assert_eq!(instance.instance_type().unwrap().as_str(), "t3.small");
+        let groups: Vec<_> = instance.security_groups().iter().map(|group| group.group_id().unwrap()).collect();
+        assert_eq!(groups, [stacks.output("HostsGroup")]);
+        let disks = instance.block_device_mappings().iter();
+        let mut kept = disks.filter(|disk| disk.ebs().unwrap().delete_on_termination() == Some(false));
+        assert_eq!(kept.next().unwrap().device_name(), Some("/dev/sdf"), "the data volume stays");
+        assert!(kept.next().is_none());
+
+        let policy = Policy(&stacks.statements["MasterRole"]);
+        let called: Vec<String> = cloud.proxy.actions().iter().map(|action| format!("ec2:{action}")).collect();
+        assert!(called.contains(&"ec2:RunInstances".to_owned()));
+        assert!(called.iter().all(|action| policy.actions().contains(&action.as_str())), "{called:?}");
+        cloud.stop().await;
+    });
+}
+
+#[test]
+fn the_templates_allow_what_is_needed_and_no_more() {
+    harness::run(DEADLINE, async {
+        let account = Account::in_region("af-south-1", 202).await;
+        let stacks = Stacks::make(&account, &ALL, 2).await;
+        assert_eq!(stacks.output("RpcHost"), format!("{}.140:18556", account.network));
+        // Two masters and the chain backend, which no master may touch.
+        let instances = account.living().await;
+        assert_eq!(instances.len(), 3);
+        assert!(instances.iter().all(|instance| tag(instance, TAG_DEPLOYMENT).is_empty()), "{instances:#?}");
+
+        assert!(stacks.statements["HostRole"].is_empty(), "hosts do nothing in AWS");
+        masters_may_run_hosts_and_nothing_else(&stacks, &account);
+        masters_may_keep_their_own_hosts_only(&stacks, &account);
+        hosts_are_reached_by_masters_and_peers_only(&stacks, &account).await;
+        hosts_are_made_as_they_should(&stacks, &account).await;
+        the_masters_settings_are_sound(&stacks).await;
+        the_files_of_a_secret_are_written(&stacks).await;
+        let unit = &stacks.files["/etc/systemd/system/scale-lnd-master.service"];
+        assert_eq!(
+            *unit,
+            file("deploy/systemd/scale-lnd-master.service"),
+            "the template has the unit of deploy/systemd"
+        );
+    });
+}
+
+/// Of the account's region.
+fn arn(account: &Account, resource: &str) -> String {
+    format!("arn:aws:ec2:{}:123456789012:{resource}", account.region)
+}
+
+/// Each of the things that a RunInstances names must be allowed.
+fn masters_may_run_hosts_and_nothing_else(stacks: &Stacks, account: &Account) {
+    let policy = Policy(&stacks.statements["MasterRole"]);
+    let template = arn(account, &format!("launch-template/{}", stacks.output("LaunchTemplate")));
+    let ours = ("ec2:LaunchTemplate", template.as_str());
+    let may = |resource: &str, context: Context<'_>| policy.allows("ec2:RunInstances", resource, context);
+
+    let host = [
+        ours,
+        TAGGED,
+        ("ec2:InstanceType", "t3.medium"),
+        ("ec2:InstanceProfile", stacks.output("HostProfile")),
+        ("ec2:MetadataHttpTokens", "required"),
+    ];
+    let instance = arn(account, "instance/*");
+    assert!(may(&instance, &host));
+    let wrong = [
+        ("ec2:LaunchTemplate", arn(account, "launch-template/lt-0123456789abcdef0")),
+        (TAGGED.0, "another".to_owned()),
+        ("ec2:InstanceType", "p5.48xlarge".to_owned()),
+        ("ec2:InstanceProfile", "arn:aws:iam::123456789012:instance-profile/admin".to_owned()),
+        ("ec2:MetadataHttpTokens", "optional".to_owned()),
+    ];
+    for (key, value) in &wrong {
+        let other = host.map(|(name, ours)| if name == *key { (name, value.as_str()) } else { (name, ours) });
+        assert!(!may(&instance, &other), "{key} {value}");
+        let without: Vec<_> = host.into_iter().filter(|(name, _)| name != key).collect();
+        assert!(!may(&instance, &without), "without {key}");
+    }
+
+    let volume = [ours, TAGGED, ("ec2:Encrypted", "true")];
+    assert!(may(&arn(account, "volume/*"), &volume));
+    assert!(!may(&arn(account, "volume/*"), &[ours, TAGGED, ("ec2:Encrypted", "false")]));
+    assert!(!may(&arn(account, "volume/*"), &volume[1..]));
+
+    let image = |id: &str| format!("arn:aws:ec2:{}::image/{id}", account.region);
+    let right = [
+        image(stacks.output("HostImageId")),
+        arn(account, &format!("subnet/{}", stacks.output("PrivateSubnetA"))),
+        arn(account, &format!("subnet/{}", stacks.output("PrivateSubnetB"))),
+        arn(account, &format!("security-group/{}", stacks.output("HostsGroup"))),
+        arn(account, "network-interface/*"),
+        template.clone(),
+    ];
+    for resource in &right {
+        assert!(may(resource, &[ours]), "{resource}");
+        assert!(!may(resource, &[]), "{resource} without the template");
+    }
+    let wrong = [
+        image("ami-0123456789abcdef0"),
+        arn(account, &format!("subnet/{}", stacks.output("PublicSubnetA"))),
+        arn(account, &format!("security-group/{}", stacks.output("MastersGroup"))),
+        arn(account, "key-pair/a"),
+    ];
+    for resource in &wrong {
+        assert!(!may(resource, &[ours]), "{resource}");
+    }
+}
+
+fn masters_may_keep_their_own_hosts_only(stacks: &Stacks, account: &Account) {
+    let policy = Policy(&stacks.statements["MasterRole"]);
+    let (instance, volume) = (arn(account, "instance/i-1"), arn(account, "volume/vol-1"));
+    let tag = |name| [("aws:ResourceTag/scale-lnd-deployment", name)];
+    let keep = ["TerminateInstances", "StopInstances", "StartInstances", "AttachVolume", "DetachVolume"];
+    for action in keep.map(|action| format!("ec2:{action}")) {
+        for resource in [&instance, &volume] {
+            assert!(policy.allows(&action, resource, &tag(DEPLOYMENT)), "{action}");
+            assert!(!policy.allows(&action, resource, &tag("another")), "{action} of another deployment's");
+            assert!(!policy.allows(&action, resource, &[]), "{action} of what is nobody's");
+        }
+    }
+    let running = ("ec2:CreateAction", "RunInstances");
+    assert!(policy.allows("ec2:CreateTags", &instance, &[running, TAGGED]));
+    assert!(!policy.allows("ec2:CreateTags", &instance, &[TAGGED]), "what is there is not made ours");
+    assert!(!policy.allows("ec2:CreateTags", &instance, &[("ec2:CreateAction", "CreateVolume"), TAGGED]));
+    assert!(!policy.allows("ec2:CreateTags", &instance, &[running, (TAGGED.0, "another")]));
+
+    let to_ec2 = [("iam:PassedToService", "ec2.amazonaws.com")];
+    assert!(policy.allows("iam:PassRole", stacks.output("HostRole"), &to_ec2));
+    assert!(!policy.allows("iam:PassRole", stacks.output("MasterRole"), &to_ec2));
+    let context = |name| [("kms:EncryptionContext:scale-lnd-deployment", name)];
+    for action in ["kms:Decrypt", "kms:GenerateDataKey"] {
+        assert!(policy.allows(action, SEALING_KEY, &context(DEPLOYMENT)), "{action}");
+        assert!(!policy.allows(action, SEALING_KEY, &context("another")), "{action}");
+        assert!(!policy.allows(action, SEALING_KEY, &[]), "{action}");
+    }
+    // Whatever changes something has a condition.
+    let mut free = policy.unconditional();
+    free.retain(|action| !action.starts_with("ec2:Describe"));
+    assert_eq!(free, ["secretsmanager:GetSecretValue"]);
+    assert!(!policy.actions().iter().any(|action| action.contains('*')), "{:?}", policy.actions());
+}
+
+/// Who may come in at a port.
+fn at(rules: &[IpPermission], port: i32) -> Vec<String> {
+    let open = |rule: &&IpPermission| (rule.from_port().unwrap()..=rule.to_port().unwrap()).contains(&port);
+    let mut who = Vec::new();
+    for rule in rules.iter().filter(open) {
+        assert_eq!(rule.ip_protocol(), Some("tcp"));
+        who.extend(rule.user_id_group_pairs().iter().map(|pair| pair.group_id().unwrap().to_owned()));
+        who.extend(rule.ip_ranges().iter().map(|range| range.cidr_ip().unwrap().to_owned()));
+    }
+    who.sort_unstable();
+    who
+}
+
+async fn hosts_are_reached_by_masters_and_peers_only(stacks: &Stacks, account: &Account) {
+    let (masters, hosts) = (stacks.output("MastersGroup").to_owned(), stacks.output("HostsGroup").to_owned());
+    let rules = account.ingress(&hosts).await;
+    for port in [8082, 10100, 10102] {
+        assert_eq!(at(&rules, port), [masters.as_str()], "agent and gRPC, port {port}");
+    }
+    let mut peers = vec!["192.0.2.0/24".to_owned(), hosts.clone(), masters.clone()];
+    peers.sort_unstable();
+    assert_eq!(at(&rules, 10101), peers, "the peers' port is in the masters' range");
+    for port in [22, 443, 10099, 10103] {
+        assert!(at(&rules, port).is_empty(), "port {port}");
+    }
+    let chain = account.ingress(stacks.output("ChainGroup")).await;
+    assert_eq!(at(&chain, 18556), [hosts.as_str()]);
+    assert!(at(&chain, 22).is_empty());
+    let rules = account.ingress(&masters).await;
+    assert_eq!((at(&rules, 8080).len(), at(&rules, 8081).len()), (2, 1), "the balancers: {rules:#?}");
+    assert!(at(&rules, 8080).iter().all(|who| who.starts_with("sg-") && *who != hosts));
+    assert!(at(&rules, 22).is_empty());
+}
+
+async fn hosts_are_made_as_they_should(stacks: &Stacks, account: &Account) {
+    let data = account.template_data(stacks.output("LaunchTemplate")).await;
+    let metadata = data.metadata_options().unwrap();
+    assert_eq!(metadata.http_tokens(), Some(&LaunchTemplateHttpTokensState::Required), "IMDSv2 only");
+    assert_eq!(metadata.http_put_response_hop_limit(), Some(1));
+    assert_eq!(data.iam_instance_profile().unwrap().arn(), Some(stacks.output("HostProfile")));
+    assert!(data.user_data().is_none() && data.instance_type().is_none() && data.network_interfaces().is_empty());
+    let disks = data.block_device_mappings();
+    assert!(disks.iter().all(|disk| disk.ebs().unwrap().encrypted() == Some(true)));
+    let kept = disks.iter().filter(|disk| disk.ebs().unwrap().delete_on_termination() == Some(false));
+    assert_eq!(kept.count(), 1, "{disks:#?}");
+}
+
+/// With all that the stacks give to a master, and little beside.
+async fn the_masters_settings_are_sound(stacks: &Stacks) {
+    let dir = tempfile::tempdir().unwrap();
+    let (config, program) = (dir.path().join("master.toml"), world::program());
+    let text = "[deployment]\nnetwork = \"simnet\"\n[store]\npath = \"store.db\"\n[seal]\nkey_file = \"seal.key\"\n\
+                [chain]\nbackend = \"neutrino\"\npeers = [\"127.0.0.1:18555\"]\n";
+    std::fs::write(&config, text).unwrap();
+    let program = program.to_str().unwrap();
+    let seal = dir.path().join("seal.key").display().to_string();
+    assert_eq!(command::run(&[program, "seal-key", "generate", &seal], &[]).await.code, Some(0));
+    // Masters make themselves a certificate at this place.
+    let made = rcgen::generate_simple_self_signed(["scale-lnd".to_owned()]).unwrap();
+    let (cert, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+    let files = [("tls.crt", cert), ("tls.key", key)].map(|(name, text)| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o400)).unwrap();
+        (format!("/etc/scale-lnd/{name}"), path.display().to_string())
+    });
+    let mut settings = stacks.settings();
+    for (there, here) in &files {
+        settings.iter_mut().filter(|(_, value)| value == there).for_each(|(_, value)| *value = here);
+    }
+    let env: Vec<_> = settings.into_iter().map(|(name, value)| (name, Some(value))).collect();
+    let done = command::run(&[program, "config", "check", "--config", config.to_str().unwrap()], &env).await;
+    assert_eq!(done.code, Some(0), "{}", done.err);
+    assert!(done.out.contains(&format!("deployment {DEPLOYMENT} on simnet")), "{}", done.out);
+    let set = |name: &str| env.iter().find(|(setting, _)| *setting == name).unwrap().1.unwrap().to_owned();
+    assert_eq!(set("SCALE_LND_AGENTS_ADVERTISE"), stacks.output("Agents"));
+    assert_eq!(set("SCALE_LND_COMPUTE_MAX_HOSTS"), "7");
+}
+
+/// By the script of the masters' user data, for whoever runs the test.
+async fn the_files_of_a_secret_are_written(stacks: &Stacks) {
+    let dir = tempfile::tempdir().unwrap();
+    let (script, folder) = (dir.path().join("files.py"), dir.path().join("etc"));
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(&script, &stacks.files["/usr/local/sbin/scale-lnd-files"]).unwrap();
+    let python = moto::python().await;
+    let write = async |secret: serde_json::Value| {
+        let secret_file = dir.path().join("secret.json");
+        std::fs::write(&secret_file, secret.to_string()).unwrap();
+        let line = r#""$0" "$1" "$2" "$(id -un)" <"$3""#;
+        let paths = [&python, &script, &folder, &secret_file].map(|path| path.to_str().unwrap());
+        command::run(&[&["/bin/sh", "-c", line], paths.as_slice()].concat(), &[]).await
+    };
+    // Twice: the second time they are there.
+    for text in ["one\n", "two\n"] {
+        let done = write(json!({ "master.toml": text, "treasury.macaroon.base64": "AP8B" })).await;
+        assert_eq!(done.code, Some(0), "{}", done.err);
+        assert_eq!(std::fs::read_to_string(folder.join("master.toml")).unwrap(), text);
+        assert_eq!(std::fs::read(folder.join("treasury.macaroon")).unwrap(), [0, 255, 1]);
+    }
+    let mode = folder.join("master.toml").metadata().unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o400);
+    assert_eq!(write(json!({ "../x": "" })).await.code, Some(1));
+    assert!(!dir.path().join("x").exists());
+}
