@@ -129,10 +129,11 @@ fn settle_spent(operation: &mut Operation, spent: Sat) -> Option<Settled> {
 }
 
 /// What was spent is what an lnd says, which is only as good as its host: one that lies must not use up the limits of all.
-/// What was set aside is the most that the operation was allowed to spend, and more is for a person to look at.
+/// What was set aside is the most that the operation was allowed to spend. A forced close may cost a little more, where the
+/// commitment has grown since.
 fn believable(id: &OperationId, spent: Sat, held: &Reservation) -> Sat {
     if spent > held.outgoing_sat {
-        tracing::error!(%id, %spent, allowed = %held.outgoing_sat, "ALARM: an lnd has spent more than it may, or lies");
+        tracing::warn!(%id, %spent, allowed = %held.outgoing_sat, "an lnd says that it has spent more than it may");
     }
     spent.min(held.outgoing_sat)
 }

@@ -252,7 +252,7 @@ fn a_host_that_lies_or_refuses_costs_a_slot_at_most() {
     harness::run(DEADLINE, async {
         let mut d = Deployment::start(Setup { initial_funding_sat: 0, slots: 2, ..setup() }).await;
         let opened = Arc::new(store::open(&d).await);
-        let host = store::all::<Host>(&opened).await.remove(0).id;
+        let host = store::all::<Host>(&*opened).await.remove(0).id;
         let host = joined(&opened, host.as_str()).await;
         let other = d.another_host("-2", 1).await;
         joined(&opened, &other).await;

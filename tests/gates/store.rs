@@ -2,6 +2,8 @@
 
 use crate::harness::Deployment;
 use scale_lnd::app::keys::Keys;
+use scale_lnd::config::Config;
+use scale_lnd::deployment::open_store;
 use scale_lnd::model::app::{ApiKeyRecord, App};
 use scale_lnd::model::limits::Usage;
 use scale_lnd::model::network::Network;
@@ -9,6 +11,7 @@ use scale_lnd::model::node::{Backup, BackupHead, ClosePointer, Node, NodeName, P
 use scale_lnd::model::operation::{IdempotencyRecord, Operation};
 use scale_lnd::model::work::create::FundingRequest;
 use scale_lnd::seal::Sealer;
+use scale_lnd::store::Store;
 use scale_lnd::store::repo::{self, Entity};
 use scale_lnd::store::sqlite::{SqliteOptions, SqliteStore};
 use std::collections::BTreeSet;
@@ -18,6 +21,11 @@ pub async fn open(d: &Deployment) -> SqliteStore {
     SqliteStore::open(&d.path("store.db"), SqliteOptions::default()).await.unwrap()
 }
 
+/// The Store of a deployment, whichever it is.
+pub async fn of(d: &Deployment) -> Arc<dyn Store> {
+    open_store(&Config::load(Some(&d.config), [], &[]).unwrap()).await.unwrap()
+}
+
 /// What opens this deployment's secrets.
 pub fn keys(d: &Deployment) -> Keys {
     let sealer = Sealer::from_file(&d.path("seal.key")).unwrap();
@@ -25,7 +33,7 @@ pub fn keys(d: &Deployment) -> Keys {
 }
 
 /// All of a kind.
-pub async fn all<T: Entity>(store: &SqliteStore) -> Vec<T> {
+pub async fn all<T: Entity>(store: &dyn Store) -> Vec<T> {
     repo::list_all::<T>(store, None).await.unwrap().into_iter().map(|found| found.value).collect()
 }
 

@@ -14,6 +14,8 @@ use std::time::Duration;
 pub enum Blow {
     /// The master is killed at the point, and started again.
     KillMaster,
+    /// The master is killed at the point while another runs, which takes over.
+    TakeOver,
     /// The master waits at the point while the agent is killed and started again.
     KillAgent,
     /// The master is stopped at the point; another takes over and finishes; then the first is woken.
@@ -71,6 +73,7 @@ pub async fn strike(d: &mut Deployment, blow: Blow, point: &str, call: &Call) {
     d.end_masters().await;
     match blow {
         Blow::KillMaster => kill_master(d, point, call).await,
+        Blow::TakeOver => take_over(d, point, call).await,
         Blow::KillAgent => kill_agent(d, point, call).await,
         Blow::StopMaster => stop_master(d, point, call).await,
     }
@@ -109,6 +112,13 @@ async fn paused_master(d: &mut Deployment, point: &str, call: &Call) -> (usize, 
     (index, dir.join(format!("{point}.go")))
 }
 
+async fn take_over(d: &mut Deployment, point: &str, call: &Call) {
+    let (doomed, _) = paused_master(d, point, call).await;
+    let other = d.start_master(&[]).await;
+    d.kill_master(doomed).await;
+    call.until_done(&d.api_of(other), point).await;
+}
+
 async fn kill_agent(d: &mut Deployment, point: &str, call: &Call) {
     let (_, go) = paused_master(d, point, call).await;
     d.kill_agent().await;
@@ -136,18 +146,27 @@ async fn stop_master(d: &mut Deployment, point: &str, call: &Call) {
     assert_eq!(again, answer, "the same answer before and after the woken master, at {point}");
 }
 
+/// Stops the master, all of it.
+async fn stop(d: &Deployment, process: &Spawned) {
+    d.signal(process, Signal::STOP).await;
+    // The signal is sent; until each thread has taken it a commit can still begin.
+    eventually("the master stands still", Duration::from_secs(20), || async {
+        (process.exit().is_some() || stands_still(process.pid)).then_some(())
+    })
+    .await;
+}
+
 /// Stops the master while it does not hold SQLite's lock. One that is stopped inside a commit keeps everybody from writing
 /// until it is woken: nothing can go wrong then, but nothing goes on either, which is SQLite's way and not the point here.
 pub async fn stop_between_commits(d: &Deployment, process: &Spawned) {
-    let options = SqliteConnectOptions::new().filename(d.path("store.db")).busy_timeout(Duration::ZERO);
+    let database = d.path("store.db");
+    if !database.exists() {
+        return stop(d, process).await;
+    }
+    let options = SqliteConnectOptions::new().filename(database).busy_timeout(Duration::ZERO);
     let mut store = options.connect().await.unwrap();
     for _ in 0..100 {
-        d.signal(process, Signal::STOP).await;
-        // The signal is sent; until each thread has taken it a commit can still begin.
-        eventually("the master stands still", Duration::from_secs(20), || async {
-            (process.exit().is_some() || stands_still(process.pid)).then_some(())
-        })
-        .await;
+        stop(d, process).await;
         if sqlx::query("BEGIN IMMEDIATE").execute(&mut store).await.is_ok() {
             sqlx::query("ROLLBACK").execute(&mut store).await.unwrap();
             return;

@@ -102,8 +102,8 @@ impl Openings {
 
 /// No secret is lost: all that is sealed for each of so many nodes opens, and each lnd, killed, is unlocked with it.
 pub async fn no_secret_is_lost(d: &Deployment, users: usize) {
-    let opened = store::open(d).await;
-    let (keys, nodes) = (store::keys(d), store::all::<Node>(&opened).await);
+    let opened = store::of(d).await;
+    let (keys, nodes) = (store::keys(d), store::all::<Node>(&*opened).await);
     assert_eq!(nodes.len(), users);
     for node in &nodes {
         for name in [field::SEED, field::WALLET_PASSWORD, field::MACAROON_ROOT_KEY, field::INVOICE_KEY] {

@@ -1,12 +1,13 @@
 //! The kill matrix: for every step of create, pay, closechannel and withdraw, just before and just after its effect, the
-//! master is killed, or the host agent is, or the master is stopped past its claim while a second one takes over, and then
-//! woken. Afterwards there is exactly one of everything.
+//! master is killed (and started again, or another takes over), or the host agent is, or the master is stopped past its claim
+//! while a second one takes over, and then woken. Afterwards there is exactly one of everything.
 //!
 //! The steps come from the model: one that is added there is struck here.
 
 mod blows;
 pub mod checks;
 
+use crate::harness::emulator::Emulator;
 use crate::harness::{self, Deployment, Setup};
 pub use blows::stop_between_commits;
 use blows::{Blow, Call, strike};
@@ -25,8 +26,18 @@ fn points(kind: &str, steps: impl IntoIterator<Item = &'static str>) -> Vec<Stri
     steps.into_iter().flat_map(both).collect()
 }
 
-async fn create_survives(blow: Blow) {
-    let mut d = Deployment::start(Setup { slots: 40, ..Setup::default() }).await;
+/// Where the Store is a file.
+async fn sqlite() -> Setup {
+    Setup { initial_funding_sat: 3_000_000, slots: 40, ..Setup::default() }
+}
+
+/// Where it is Firestore.
+async fn firestore() -> Setup {
+    Setup { firestore: Some(Emulator::shared().await.url.clone()), ..sqlite().await }
+}
+
+async fn create_survives(blow: Blow, setup: Setup) {
+    let mut d = Deployment::start(Setup { initial_funding_sat: 1_000_000, ..setup }).await;
     // The money of a create is sent by an operation of the treasury's.
     let mut all = points("create", CreateStep::ALL.map(CreateStep::name));
     all.extend(points("funding", SendStep::NAMES));
@@ -40,8 +51,8 @@ async fn create_survives(blow: Blow) {
     d.stop().await;
 }
 
-async fn pay_survives(blow: Blow) {
-    let mut d = Deployment::start(Setup { initial_funding_sat: 3_000_000, slots: 40, ..Setup::default() }).await;
+async fn pay_survives(blow: Blow, setup: Setup) {
+    let mut d = Deployment::start(setup).await;
     d.create_users(&["alice", "bob"]).await;
     d.api().confirmed("alice", 3_000_000).await;
     for point in points("pay", PayStep::NAMES) {
@@ -56,8 +67,8 @@ async fn pay_survives(blow: Blow) {
     d.stop().await;
 }
 
-async fn close_survives(blow: Blow) {
-    let mut d = Deployment::start(Setup { initial_funding_sat: 3_000_000, slots: 40, ..Setup::default() }).await;
+async fn close_survives(blow: Blow, setup: Setup) {
+    let mut d = Deployment::start(setup).await;
     d.create_users(&["alice", "bob"]).await;
     d.api().confirmed("alice", 3_000_000).await;
     for point in points("closechannel", CloseStep::ALL.map(CloseStep::name)) {
@@ -74,8 +85,8 @@ async fn close_survives(blow: Blow) {
     d.stop().await;
 }
 
-async fn withdraw_survives(blow: Blow) {
-    let mut d = Deployment::start(Setup { initial_funding_sat: 3_000_000, slots: 40, ..Setup::default() }).await;
+async fn withdraw_survives(blow: Blow, setup: Setup) {
+    let mut d = Deployment::start(setup).await;
     d.create_users(&["alice", "bob"]).await;
     d.api().confirmed("alice", 3_000_000).await;
     for (n, point) in points("withdraw", SendStep::NAMES).into_iter().enumerate() {
@@ -94,25 +105,32 @@ async fn withdraw_survives(blow: Blow) {
 }
 
 macro_rules! matrix {
-    ($($name:ident: $survives:ident($blow:ident);)*) => {
+    ($($name:ident: $survives:ident($blow:ident, $store:ident);)*) => {
         $(#[test]
         fn $name() {
-            harness::run(DEADLINE, $survives(Blow::$blow));
+            harness::run(DEADLINE, async { $survives(Blow::$blow, $store().await).await });
         })*
     };
 }
 
 matrix! {
-    create_survives_kills_of_the_master: create_survives(KillMaster);
-    create_survives_kills_of_the_agent: create_survives(KillAgent);
-    create_survives_a_master_stopped_past_its_claim: create_survives(StopMaster);
-    pay_survives_kills_of_the_master: pay_survives(KillMaster);
-    pay_survives_kills_of_the_agent: pay_survives(KillAgent);
-    pay_survives_a_master_stopped_past_its_claim: pay_survives(StopMaster);
-    close_survives_kills_of_the_master: close_survives(KillMaster);
-    close_survives_kills_of_the_agent: close_survives(KillAgent);
-    close_survives_a_master_stopped_past_its_claim: close_survives(StopMaster);
-    withdraw_survives_kills_of_the_master: withdraw_survives(KillMaster);
-    withdraw_survives_kills_of_the_agent: withdraw_survives(KillAgent);
-    withdraw_survives_a_master_stopped_past_its_claim: withdraw_survives(StopMaster);
+    create_survives_kills_of_the_master: create_survives(KillMaster, sqlite);
+    create_survives_kills_of_the_agent: create_survives(KillAgent, sqlite);
+    create_survives_a_master_stopped_past_its_claim: create_survives(StopMaster, sqlite);
+    pay_survives_kills_of_the_master: pay_survives(KillMaster, sqlite);
+    pay_survives_kills_of_the_agent: pay_survives(KillAgent, sqlite);
+    pay_survives_a_master_stopped_past_its_claim: pay_survives(StopMaster, sqlite);
+    close_survives_kills_of_the_master: close_survives(KillMaster, sqlite);
+    close_survives_kills_of_the_agent: close_survives(KillAgent, sqlite);
+    close_survives_a_master_stopped_past_its_claim: close_survives(StopMaster, sqlite);
+    withdraw_survives_kills_of_the_master: withdraw_survives(KillMaster, sqlite);
+    withdraw_survives_kills_of_the_agent: withdraw_survives(KillAgent, sqlite);
+    withdraw_survives_a_master_stopped_past_its_claim: withdraw_survives(StopMaster, sqlite);
+    // On Firestore masters are many: what one leaves, another takes over.
+    create_on_firestore_is_taken_over: create_survives(TakeOver, firestore);
+    pay_on_firestore_is_taken_over: pay_survives(TakeOver, firestore);
+    pay_on_firestore_survives_a_master_stopped_past_its_claim: pay_survives(StopMaster, firestore);
+    close_on_firestore_is_taken_over: close_survives(TakeOver, firestore);
+    withdraw_on_firestore_is_taken_over: withdraw_survives(TakeOver, firestore);
+    withdraw_on_firestore_survives_a_master_stopped_past_its_claim: withdraw_survives(StopMaster, firestore);
 }

@@ -38,6 +38,14 @@ async fn channel(api: &Api, uuid: &str, channel_point: &str) -> Option<Value> {
     listed["channels"].as_array().unwrap().iter().find(|c| c["channel_point"] == channel_point).cloned()
 }
 
+/// The same, once the payment that opened it is out of its commitment, which an HTLC makes larger and so dearer.
+async fn at_rest(api: &Api, uuid: &str, channel_point: &str) -> Value {
+    eventually("the channel is at rest", Duration::from_secs(30), || async {
+        channel(api, uuid, channel_point).await.filter(|channel| channel["pending_htlcs"] == json!([]))
+    })
+    .await
+}
+
 async fn closes(api: &Api) -> Vec<Value> {
     let operations = api.get("operations", &[("limit", "100")]).await.ok();
     let all = operations["operations"].as_array().unwrap().iter();
@@ -65,7 +73,7 @@ fn what_a_close_costs_is_limited_before_and_counted_after() {
         api.confirmed("alice", 1_000_000).await;
         let (bob, point) = opened(&api, "alice", "bob").await;
         let used = used_sat(&d).await;
-        let open = channel(&api, "alice", &point).await.unwrap();
+        let open = at_rest(&api, "alice", &point).await;
 
         // Refused before any effect.
         limit_outgoing(&d, &(used + 100).to_string()).await;
@@ -93,7 +101,7 @@ fn what_a_close_costs_is_limited_before_and_counted_after() {
 
         // Forced: the commitment's fee.
         let (bob, point) = opened(&api, "alice", "bob").await;
-        let (used, open) = (used_sat(&d).await, channel(&api, "alice", &point).await.unwrap());
+        let (used, open) = (used_sat(&d).await, at_rest(&api, "alice", &point).await);
         let closed = close(&api, json!({ "uuid": "alice", "pubkey": bob, "force": true })).await.ok();
         assert_eq!(closed["fee_sat"].to_string(), open["commit_fee"].as_str().unwrap(), "{closed:#}");
         assert_eq!(used_sat(&d).await, used + closed["fee_sat"].as_u64().unwrap());
@@ -120,7 +128,7 @@ fn a_cooperative_close_that_hangs_is_forced_on_request() {
         let (bob, point) = opened(&api, "alice", "bob").await;
         api.in_channels("bob", 50_000).await;
         let used = used_sat(&d).await;
-        let open = channel(&api, "alice", &point).await.unwrap();
+        let open = at_rest(&api, "alice", &point).await;
         let pid = d.lnd_pid_of(&bob).await;
         d.world.reaper.signal(pid, Signal::STOP).await.unwrap();
 

@@ -2,6 +2,7 @@
 
 use super::story;
 use crate::harness::emulator::Emulator;
+use crate::harness::events::Events;
 use crate::harness::{self, Api, Deployment, Setup, eventually};
 use futures::future::join_all;
 use serde_json::{Value, json};
@@ -142,13 +143,48 @@ fn three_masters_on_one_firestore_are_one() {
         });
         join_all(refused).await;
 
-        // Work goes on when two of them are killed, whichever of them had it.
+        // Work goes on when two of them are killed, whichever of them had it, and who follows it at the third sees all of it.
         let accepted = apis[0].post("create", json!({ "uuid": "bob", "wait": 0 })).await;
         assert_eq!(accepted.status, 202, "{}", accepted.text);
+        let location = format!("/lnd/v1/operations/{}", accepted.body["id"].as_str().unwrap());
+        let mut events = Events::follow(&apis[2], &location, None).await;
+        assert_eq!(events.next().await.unwrap().data["state"], "running");
         d.kill_master(0).await;
         d.kill_master(1).await;
+        let mut last = Value::Null;
+        while let Some(event) = events.next().await {
+            last = event.data;
+        }
+        assert_eq!(last["state"], "succeeded", "{last:#}");
+        d.stop().await;
+    });
+}
+
+#[test]
+fn what_a_killed_master_worked_at_is_taken_over_within_15_s() {
+    harness::run(Duration::from_secs(240), async {
+        // The lease that masters have unless told otherwise.
+        let mut d = Deployment::start(Setup { lease_ttl_ms: 8_000, ..setup().await }).await;
+        d.end_masters().await;
+        let faults = d.path("faults");
+        std::fs::create_dir_all(&faults).unwrap();
+        let env =
+            [("SCALE_LND_FAULT", "create.start_lnd.before=pause"), ("SCALE_LND_FAULT_DIR", faults.to_str().unwrap())];
+        let doomed = d.start_master(&env).await;
+        let accepted = d.api_of(doomed).post("create", json!({ "uuid": "alice", "wait": 0 })).await;
         let id = accepted.body["id"].as_str().unwrap();
-        let end = apis[2].operation_end(id, Duration::from_secs(60)).await;
+        eventually("the step is reached", Duration::from_secs(60), || async {
+            faults.join("create.start_lnd.before.reached").exists().then_some(())
+        })
+        .await;
+        let other = d.start_master(&[]).await;
+        d.kill_master(doomed).await;
+        eventually("the other master goes on with it", Duration::from_secs(15), || async {
+            let operation = d.api_of(other).get(&format!("operations/{id}"), &[]).await.ok();
+            (operation["progress"] != "starting lnd").then_some(())
+        })
+        .await;
+        let end = d.api_of(other).operation_end(id, Duration::from_secs(90)).await;
         assert_eq!(end["state"], "succeeded", "{end:#}");
         d.stop().await;
     });
