@@ -7,6 +7,7 @@
 pub mod agent;
 pub mod chain;
 mod compute;
+mod seal;
 mod secret;
 mod sections;
 mod serving;
@@ -15,10 +16,10 @@ mod source;
 
 pub use chain::{ChainBackend, ChainRpc, ChainSection};
 pub use compute::{ComputeSection, Ec2Section};
+pub use seal::SealSection;
 pub use secret::{SecretSource, must_not_be_everybodys};
 pub use sections::{
-    DeploymentSection, FirestoreSection, FundingSection, LndSection, PaymentsSection, SealSection, StoreSection,
-    TreasurySection,
+    DeploymentSection, FirestoreSection, FundingSection, LndSection, PaymentsSection, StoreSection, TreasurySection,
 };
 pub use serving::{AgentsSection, HttpSection, LogFormat, LogSection, MasterSection};
 pub use source::{ConfigFault, ENV_PREFIX, Origin};
@@ -163,8 +164,12 @@ fn mainnet(
     let of_environment = |(_, source): &(u32, SecretSource)| matches!(source, SecretSource::Value(_));
     if seal.is_some_and(|seal| seal.keys.iter().any(of_environment)) {
         let message = "is in the environment, which children inherit and process listings show: on mainnet give \
-                       key_file or key_files";
+                       key_file, key_files or kms_key";
         found.push(("seal.key", message.to_owned()));
+    }
+    let kms_url = seal.and_then(|seal| seal.kms.as_ref()?.endpoint_url.as_ref());
+    if kms_url.is_some_and(|url| !url.starts_with("https://")) {
+        found.push(("seal.kms_endpoint_url", "must be https on mainnet: keys come from there".to_owned()));
     }
     let Some(limits) = limits else { return };
     let ceilings = limits.unset().into_iter().map(|name| match name {

@@ -18,6 +18,7 @@ pub mod error;
 pub mod fault;
 mod files;
 pub mod http;
+pub mod kms;
 pub mod lnd;
 pub mod lndserver;
 pub mod master;

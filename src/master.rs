@@ -1,6 +1,7 @@
 //! A master: builds the adapters, runs them, and ends them in order. Nothing else names them all.
 
 mod build;
+mod keyring;
 mod spec;
 
 pub use build::{treasury_certificate, treasury_macaroon};
@@ -13,7 +14,7 @@ use crate::app::hosting::HostKeeper;
 use crate::app::upkeep::Upkeep;
 use crate::app::{Parts, Service};
 use crate::config::Config;
-use crate::deployment;
+use crate::deployment::{self, KeySource};
 use crate::error::{Error, StoreError};
 use crate::http::{AppState, BoundServer, ServeError};
 use crate::lndserver::fleet as agents;
@@ -76,6 +77,7 @@ pub struct Master {
     parts: Arc<Parts>,
     fleet: Arc<Fleet>,
     credentials: Credentials,
+    key_source: KeySource,
     http: BoundServer,
     agents: TcpListener,
     agents_address: SocketAddr,
@@ -93,8 +95,8 @@ impl Master {
         let agents = TcpListener::bind(config.agents.listen).await.map_err(failed)?;
         let agents_address = agents.local_addr().map_err(failed)?;
         let http = BoundServer::bind(config.http.clone())?;
-        let build::Built { id, parts, fleet, credentials } = built;
-        Ok(Self { config, id, parts, fleet, credentials, http, agents, agents_address })
+        let build::Built { id, parts, fleet, credentials, key_source } = built;
+        Ok(Self { config, id, parts, fleet, credentials, key_source, http, agents, agents_address })
     }
 
     /// Where the API is, without a slash at the end.
@@ -139,6 +141,11 @@ impl Master {
         spawn(&mut work, "executor", done(Executor::new(Arc::clone(&self.parts)).run(stop.clone())));
         spawn(&mut work, "hosts", done(HostKeeper::new(Arc::clone(&self.parts)).run(stop.clone())));
         spawn(&mut work, "upkeep", done(Upkeep::new(Arc::clone(&self.parts)).run(stop.clone())));
+
+        // Subscribed before the feed runs, so that no change is missed.
+        let keys = keyring::follow(Arc::clone(&self.parts), self.key_source, self.parts.feed.subscribe());
+        let keys_stop = base_stop.clone();
+        spawn(&mut base, "keys", async move { keys_stop.run_until_cancelled(keys).await.unwrap_or(Ok(())) });
 
         let store = || Arc::clone(&self.parts.store);
         spawn(&mut base, "feed", done(Arc::clone(&self.parts.feed).run(store(), base_stop.clone())));

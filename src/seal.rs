@@ -91,6 +91,9 @@ pub enum KeyError {
     Versions,
     #[error("the system's random generator failed")]
     Random,
+    /// Keys that are real do not go through the network for everybody to read.
+    #[error("on mainnet KMS is reached by https only; {variable} says otherwise")]
+    Plain { variable: &'static str },
 }
 
 fn write_new(path: &Path, key: &SealKey) -> io::Result<()> {
@@ -186,7 +189,7 @@ pub enum SealError {
     Random,
 }
 
-/// Seals under the newest of its keys and opens under any of them.
+/// Seals under one of its keys, the newest if not told otherwise, and opens under any of them.
 #[derive(Clone, Debug)]
 pub struct Sealer {
     keys: BTreeMap<u32, SealKey>,
@@ -204,6 +207,23 @@ impl Sealer {
         }
         let current = *by_version.keys().next_back().ok_or(KeyError::Versions)?;
         Ok(Self { keys: by_version, current })
+    }
+
+    /// The same keys, sealing under this one.
+    ///
+    /// # Errors
+    /// [`SealError::UnknownKeyVersion`] when it is none of them.
+    pub fn sealing_under(self, version: u32) -> Result<Self, SealError> {
+        if !self.keys.contains_key(&version) {
+            return Err(SealError::UnknownKeyVersion { version });
+        }
+        Ok(Self { current: version, ..self })
+    }
+
+    /// The version under which it seals.
+    #[must_use]
+    pub fn current(&self) -> u32 {
+        self.current
     }
 
     /// One key, of [`FIRST_VERSION`].
@@ -242,7 +262,7 @@ impl Sealer {
             .map_err(|_| SealError::DoesNotOpen)
     }
 
-    /// Whether it stands under an older key than new secrets do, so that it should be sealed again.
+    /// Whether it stands under another key than new secrets do, so that it should be sealed again.
     pub fn is_outdated(&self, sealed: &Sealed) -> bool {
         sealed.v != self.current
     }

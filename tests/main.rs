@@ -8,6 +8,7 @@ mod docs;
 mod ec2;
 mod gates;
 mod harness;
+mod keys;
 mod lnd_rest;
 mod lndserver;
 mod matrix;

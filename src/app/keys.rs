@@ -2,9 +2,10 @@
 
 use crate::error::{Error, Result};
 use crate::lnd::macaroon::{Caveat, Grant, Macaroon, RootKey, bake};
-use crate::model::Network;
-use crate::model::node::Node;
+use crate::model::node::{Node, Secrets};
+use crate::model::{Network, NodeId};
 use crate::seal::{SealContext, SealError, Sealed, Sealer};
+use arc_swap::ArcSwap;
 use rand::Rng;
 use std::sync::Arc;
 use zeroize::Zeroizing;
@@ -30,10 +31,10 @@ pub mod field {
     pub const TREASURY: &str = "treasury";
 }
 
-/// Seals and opens for one deployment.
+/// Seals and opens for one deployment. Its sealing keys may change while it is used.
 #[derive(Debug)]
 pub struct Keys {
-    sealer: Arc<Sealer>,
+    sealer: ArcSwap<Sealer>,
     deployment: String,
     network: Network,
 }
@@ -42,7 +43,7 @@ impl Keys {
     /// For this deployment on this network.
     #[must_use]
     pub fn new(sealer: Arc<Sealer>, deployment: String, network: Network) -> Self {
-        Self { sealer, deployment, network }
+        Self { sealer: ArcSwap::new(sealer), deployment, network }
     }
 
     /// The deployment's name.
@@ -51,18 +52,55 @@ impl Keys {
         &self.deployment
     }
 
+    /// From now on with these sealing keys.
+    pub fn replace(&self, sealer: Arc<Sealer>) {
+        self.sealer.store(sealer);
+    }
+
+    /// The version of the sealing key under which is sealed.
+    #[must_use]
+    pub fn sealing(&self) -> u32 {
+        self.sealer.load().current()
+    }
+
     fn context<'a>(&'a self, owner: &'a str, field: &'a str) -> SealContext<'a> {
         SealContext { deployment: &self.deployment, network: self.network.as_str(), owner, field }
     }
 
     /// Seals `plaintext` as `field` of `owner` (a node's id, or [`DEPLOYMENT`]).
     pub fn seal(&self, owner: &str, field: &str, plaintext: &[u8]) -> Result<Sealed, SealError> {
-        self.sealer.seal(&self.context(owner, field), plaintext)
+        self.sealer.load().seal(&self.context(owner, field), plaintext)
     }
 
     /// Opens what was sealed as `field` of `owner`.
     pub fn open(&self, owner: &str, field: &str, sealed: &Sealed) -> Result<Zeroizing<Vec<u8>>, SealError> {
-        self.sealer.open(&self.context(owner, field), sealed)
+        self.sealer.load().open(&self.context(owner, field), sealed)
+    }
+
+    /// Seals a secret again if it does not stand under the key that seals now. Whether it did.
+    pub fn seal_again(&self, owner: &str, field: &str, sealed: &mut Sealed) -> Result<bool, SealError> {
+        let sealer = self.sealer.load();
+        if !sealer.is_outdated(sealed) {
+            return Ok(false);
+        }
+        let context = self.context(owner, field);
+        *sealed = sealer.seal(&context, &sealer.open(&context, sealed)?)?;
+        Ok(true)
+    }
+
+    /// The same for all secrets of the node `id`. How many there were.
+    pub fn seal_all_again(&self, id: &NodeId, secrets: &mut Secrets) -> Result<usize, SealError> {
+        let all = [
+            (field::SEED, &mut secrets.seed),
+            (field::WALLET_PASSWORD, &mut secrets.wallet_password),
+            (field::MACAROON_ROOT_KEY, &mut secrets.macaroon_root_key),
+            (field::INVOICE_KEY, &mut secrets.invoice_key),
+        ];
+        let mut done = 0;
+        for (field, sealed) in all {
+            done += usize::from(self.seal_again(id.as_str(), field, sealed)?);
+        }
+        Ok(done)
     }
 
     /// Opens a secret of a node that has its secrets.

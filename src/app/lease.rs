@@ -46,13 +46,15 @@ pub struct Lease {
     ttl: Duration,
     clock: SharedClock,
     confirmed: Mutex<Option<Confirmed>>,
+    /// The versions of the sealing key that the heartbeat tells of.
+    keys: Mutex<Vec<u32>>,
 }
 
 impl Lease {
     /// A lease that holds nothing until its first heartbeat was stored.
     #[must_use]
     pub fn new(master: MasterId, ttl: Duration, clock: SharedClock) -> Arc<Self> {
-        Arc::new(Self { master, ttl, clock, confirmed: Mutex::new(None) })
+        Arc::new(Self { master, ttl, clock, confirmed: Mutex::new(None), keys: Mutex::default() })
     }
 
     /// Who this master is.
@@ -65,6 +67,11 @@ impl Lease {
     #[must_use]
     pub fn ttl(&self) -> Duration {
         self.ttl
+    }
+
+    /// From the next heartbeat on it tells that this master has these versions of the sealing key.
+    pub fn tell_keys(&self, versions: Vec<u32>) {
+        *self.keys.lock().unwrap_or_else(PoisonError::into_inner) = versions;
     }
 
     fn current(&self, now: Instant) -> Option<Confirmed> {
@@ -136,7 +143,8 @@ impl Lease {
     async fn beat(&self, store: &dyn Store, beat: u64, version: Option<Version>) -> Result<Version, StoreError> {
         let (at, wall) = (Instant::now(), self.clock.now());
         let ttl_ms = u64::try_from(self.ttl.as_millis()).unwrap_or(u64::MAX);
-        let heartbeat = Heartbeat { master: self.master.clone(), beat, ttl_ms };
+        let keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let heartbeat = Heartbeat { master: self.master.clone(), beat, ttl_ms, keys };
         let write = match version {
             None => repo::create(&heartbeat)?,
             Some(version) => repo::update(&heartbeat, version)?,
@@ -280,7 +288,7 @@ mod tests {
         let master = MasterId::random(&mut rand::rng());
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
-        let mut heartbeat = Heartbeat { master: master.clone(), beat: 1, ttl_ms: 1000 };
+        let mut heartbeat = Heartbeat { master: master.clone(), beat: 1, ttl_ms: 1000, keys: Vec::new() };
         observer.saw(&heartbeat, at(0));
         observer.saw(&heartbeat, at(2900));
         assert!(!observer.is_dead(&master, at(2999)));

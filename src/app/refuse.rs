@@ -3,6 +3,7 @@
 use crate::error::{Error, StoreError};
 use crate::lnd::{LndError, LndErrorKind};
 use crate::model::problem::{Code, Refusal};
+use crate::seal::SealError;
 use std::net::{IpAddr, SocketAddr};
 
 /// For an lnd's answer. lnd's own words are kept where they are an answer; how the node is reached, or that a macaroon of
@@ -58,6 +59,10 @@ pub fn any(error: &Error) -> Refusal {
         Error::Lnd(error) => lnd(error),
         Error::Agent(_) => later(Code::NodeUnreachable, "the node's host does not answer"),
         Error::ClaimLost => later(Code::NotReady, "another master works on this node"),
+        Error::Seal(SealError::UnknownKeyVersion { .. }) => {
+            tracing::warn!(%error, "this master does not have the sealing key yet");
+            later(Code::NotReady, "the sealing key is being changed")
+        }
         Error::Seal(_) | Error::Invariant(_) => {
             tracing::error!(%error, "something that must be true is not");
             internal()

@@ -8,9 +8,11 @@ use super::{Parts, settle, workflows};
 use crate::backoff::{Backoff, Pauses};
 use crate::error::{AgentError, Error, Result};
 use crate::fault;
+use crate::lnd::LndErrorKind;
 use crate::model::OperationId;
 use crate::model::operation::{Operation, State};
 use crate::model::problem::{Code, Refusal};
+use crate::seal::SealError;
 use crate::store::repo::{self, Versioned};
 use futures::FutureExt;
 use std::collections::HashSet;
@@ -207,7 +209,7 @@ async fn retry_or_give_up(
     if !ctx.claim.is_stored(&*ctx.parts.store).await.unwrap_or(true) {
         return Err(Error::ClaimLost);
     }
-    if error.retryable() || ended_on_its_way(&error) && !pauses.are_longest() {
+    if error.retryable() || may_pass(&error) && !pauses.are_longest() {
         tracing::debug!(%error, %id, kind, step, "the step will be tried again");
         let pause = pauses.take();
         if let Some(stored) = repo::get::<Operation>(&*ctx.parts.store, id.as_str()).await.ok().flatten() {
@@ -220,10 +222,14 @@ async fn retry_or_give_up(
     Ok(Duration::ZERO)
 }
 
-/// A macaroon that ends with the lease can end between here and lnd; a fresh one will do. One that is always rejected is
-/// another matter.
-fn ended_on_its_way(error: &Error) -> bool {
-    matches!(error, Error::Lnd(e) if e.kind == crate::lnd::LndErrorKind::MacaroonRejected)
+/// A macaroon that ends with the lease can end between here and lnd; a fresh one will do. And of a new sealing key this
+/// master may hear in a moment. One that is always rejected, or never heard of, is another matter.
+fn may_pass(error: &Error) -> bool {
+    match error {
+        Error::Lnd(error) => error.kind == LndErrorKind::MacaroonRejected,
+        Error::Seal(error) => matches!(error, SealError::UnknownKeyVersion { .. }),
+        _ => false,
+    }
 }
 
 fn log_end(operation: &Operation) {

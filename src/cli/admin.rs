@@ -5,9 +5,8 @@ use super::{ConfigArgs, Failure, faults};
 use crate::app::keys::Keys;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Config};
-use crate::deployment::{self, Opened};
+use crate::deployment::{self, KeySource, Opened};
 use crate::model::AppId;
-use crate::seal::Sealer;
 use crate::store::Store;
 use std::sync::Arc;
 use time::OffsetDateTime;
@@ -18,8 +17,8 @@ pub struct Admin {
     pub config: Config,
     /// The Store.
     pub store: Arc<dyn Store>,
-    /// The sealing keys.
-    pub sealer: Arc<Sealer>,
+    /// Where the sealing keys come from.
+    pub key_source: KeySource,
     /// Seals, opens, bakes.
     pub keys: Keys,
 }
@@ -44,12 +43,13 @@ pub fn load(args: &ConfigArgs) -> Result<Config, Failure> {
 pub async fn open(args: &ConfigArgs) -> Result<Admin, Failure> {
     let config = load(args)?;
     let store = deployment::open_store(&config).await?;
-    let sealer = Arc::new(deployment::sealer(&config.seal)?);
-    if deployment::open(&*store, &sealer, &config.deployment, now()).await? == Opened::New {
+    let key_source = KeySource::open(&config).await?;
+    let opening = deployment::open(&*store, &key_source, &config.deployment, now()).await?;
+    if opening.opened == Opened::New {
         eprintln!("a new store was made: {}", config.store);
     }
-    let keys = Keys::new(Arc::clone(&sealer), config.deployment.name.clone(), config.deployment.network);
-    Ok(Admin { config, store, sealer, keys })
+    let keys = Keys::new(Arc::new(opening.sealer), config.deployment.name.clone(), config.deployment.network);
+    Ok(Admin { config, store, key_source, keys })
 }
 
 /// Now.

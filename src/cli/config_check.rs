@@ -29,7 +29,7 @@ pub fn run(command: ConfigCommand) -> Result<(), Failure> {
 
 fn faults_of_files(config: &Config) -> Vec<String> {
     let mut faults = Vec::new();
-    if let Err(e) = deployment::sealer(&config.seal) {
+    if let Err(e) = deployment::configured(&config.seal) {
         faults.push(format!("seal: {}", in_a_line(&e)));
     }
     if let Some(rpc) = config.chain.backend.rpc() {

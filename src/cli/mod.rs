@@ -5,12 +5,12 @@ mod app;
 mod config_check;
 mod host;
 mod key;
+mod keys;
 mod logging;
 mod node;
 mod operation;
 mod output;
 mod run;
-mod seal_key;
 mod signals;
 mod store;
 
@@ -58,9 +58,9 @@ enum Command {
     /// Durable operations: look at them, free parked ones
     #[command(subcommand)]
     Operation(operation::OperationCommand),
-    /// Keys that seal the secrets in the Store
-    #[command(subcommand, name = "seal-key")]
-    SealKey(seal_key::SealKeyCommand),
+    /// Sealing keys, under which the secrets in the Store are sealed: make, list, change
+    #[command(subcommand, alias = "seal-key")]
+    Keys(keys::KeysCommand),
     /// The Store: move a deployment to another
     #[command(subcommand)]
     Store(store::StoreCommand),
@@ -173,7 +173,7 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Host(command) => host::run(command).await,
         Command::Node(command) => node::run(command).await,
         Command::Operation(command) => operation::run(command).await,
-        Command::SealKey(command) => seal_key::run(command).await,
+        Command::Keys(command) => keys::run(command).await,
         Command::Store(command) => store::run(command).await,
         Command::Reaper(_) => Err(Failure::usage("the reaper runs alone")),
     }

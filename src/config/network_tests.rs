@@ -145,6 +145,12 @@ fn mainnet_wants_https_every_ceiling_and_a_sealing_key_that_is_not_in_the_enviro
     assert!(faults.starts_with("SCALE_LND_SEAL_KEY: seal.key: is in the environment"), "{faults}");
     assert_eq!(faults.lines().count(), 1);
     assert!(load(WHOLE, &env, &[]).is_ok(), "elsewhere it may be");
+
+    let kms =
+        [("seal.kms_key", "arn:aws:kms:eu-central-1:111122223333:key/1234"), ("seal.kms_endpoint_url", "http://kms")];
+    let faults = load(&mainnet(), &[], &kms).unwrap_err();
+    assert_eq!(faults, "--set: seal.kms_endpoint_url: must be https on mainnet: keys come from there");
+    assert!(load(&mainnet(), &[], &kms[..1]).is_ok() && load(WHOLE, &[], &kms).is_ok());
 }
 
 #[test]

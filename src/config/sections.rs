@@ -1,6 +1,5 @@
 //! The sections about the deployment and its money: what each setting means, its default, and which values make no sense.
 
-use super::secret::SecretSource;
 use super::setting::{Raw, Setting};
 use super::source::{Found, Part, Section};
 use crate::lndserver::options::LndOption;
@@ -129,57 +128,6 @@ impl std::fmt::Display for StoreSection {
             Self::Firestore(firestore) => {
                 write!(f, "Firestore, project {}, database {}", firestore.project, firestore.database)
             }
-        }
-    }
-}
-
-/// `[seal]`: the keys under which secrets are sealed in the Store. The one with the highest version seals.
-#[derive(Debug, Clone)]
-pub struct SealSection {
-    /// The keys by version.
-    pub keys: Vec<(u32, SecretSource)>,
-}
-
-struct VersionedFile(u32, PathBuf);
-
-impl Setting for VersionedFile {
-    fn parse(raw: Raw) -> Result<Self, String> {
-        let expected = || "must be VERSION:PATH, such as \"2:/etc/scale-lnd/seal-2.key\"".to_owned();
-        let (text, folder) = match raw {
-            Raw::String { text, folder } => (text, folder),
-            Raw::Text(text) => (text, PathBuf::new()),
-            _ => return Err(expected()),
-        };
-        let (version, path) = text.split_once(':').ok_or_else(expected)?;
-        match version.parse() {
-            Ok(version) if version > 0 && !path.is_empty() => Ok(Self(version, folder.join(path))),
-            _ => Err(expected()),
-        }
-    }
-}
-
-impl Part for SealSection {
-    const NAME: &'static str = "seal";
-
-    fn read(s: &mut Section<'_>) -> Option<Self> {
-        let version = s.or("key_version", 1);
-        let mut keys: Vec<(u32, SecretSource)> = Vec::new();
-        keys.extend(s.secret("key").map(|key| (version, SecretSource::Value(key))));
-        keys.extend(s.optional("key_file").map(|path| (version, SecretSource::File(path))));
-        let files: Vec<VersionedFile> = s.or("key_files", Vec::new());
-        keys.extend(files.into_iter().map(|VersionedFile(version, path)| (version, SecretSource::File(path))));
-        Some(Self { keys })
-    }
-
-    fn validate(&self, found: &mut Found) {
-        let mut versions: Vec<u32> = self.keys.iter().map(|(version, _)| *version).collect();
-        versions.sort_unstable();
-        if versions.is_empty() {
-            let message = "is missing: give key_file, key_files or SCALE_LND_SEAL_KEY (`scale-lnd seal-key generate`)";
-            found.push(("seal.key_file", message.to_owned()));
-        }
-        if versions.windows(2).any(|pair| pair.first() == pair.last()) {
-            found.push(("seal.key_files", "two sealing keys have the same version".to_owned()));
         }
     }
 }

@@ -279,6 +279,17 @@ fn the_defaults_that_the_examples_show_are_the_programs() {
     assert_eq!(as_it_stands.chain.sat_per_vbyte_on(Network::Mainnet), None);
 }
 
+#[test]
+fn kms_does_instead_of_key_files() {
+    let example = include_str!("../../docs/master.example.toml").lines().filter_map(|line| line.strip_prefix("#   "));
+    let lines: Vec<_> = example.filter(|line| line.starts_with("kms_")).collect();
+    let files = "key_files = [\"2:/etc/scale-lnd/seal-2.key\", \"1:seal-1.key\"]";
+    let config = load(&WHOLE.replace(files, &lines.join("\n")), &[], &[]).unwrap();
+    let kms = config.seal.kms.unwrap();
+    assert_eq!((lines.len(), config.seal.keys.len(), kms.key.region()), (3, 0, "eu-central-1"));
+    assert!(kms.former.is_empty() && kms.endpoint_url.unwrap().starts_with("https://"));
+}
+
 fn database(config: &Config) -> &Path {
     match &config.store {
         StoreSection::Sqlite { path } => path,

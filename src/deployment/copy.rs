@@ -4,8 +4,9 @@
 //! "moved" and in the new one as "being copied" until all is proven equal. So an interrupted copy can only be continued, or
 //! undone, never be served from.
 
-use super::{Deployment, ID, Moving};
+use super::Moving;
 use crate::error::StoreError;
+use crate::model::deployment::Deployment;
 use crate::model::node::Heartbeat;
 use crate::store::repo::{self, Entity};
 use crate::store::{self, Document, Expect, Key, Query, Store, Write};
@@ -125,7 +126,7 @@ fn collections() -> impl Iterator<Item = &'static str> {
 }
 
 fn key() -> Key {
-    repo::key::<Deployment>(ID)
+    repo::key::<Deployment>(Deployment::ID)
 }
 
 fn moving(document: &Document) -> Option<Moving> {

@@ -1,9 +1,9 @@
 use super::*;
 use crate::config::DeploymentSection;
-use crate::deployment::{OpenError, open};
+use crate::deployment::{KeySource, OpenError, open};
 use crate::model::work::create::{FundingRequest, FundingState};
 use crate::model::{MasterId, Network, NodeId, OperationId, Sat};
-use crate::seal::{SealKey, Sealer};
+use crate::seal::SealKey;
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
 use crate::store::{Cursor, FeedItem, IndexEntry, Page, Version};
 use futures::stream::BoxStream;
@@ -56,8 +56,8 @@ impl Store for Breaks {
 
 async fn opened(store: &Breaks) -> std::result::Result<(), OpenError> {
     let section = DeploymentSection { name: "prod".to_owned(), network: Network::Simnet };
-    let sealer = Sealer::single(SealKey::from_bytes([7; 32]));
-    open(store, &sealer, &section, OffsetDateTime::UNIX_EPOCH).await.map(drop)
+    let source = KeySource::new([(1, SealKey::from_bytes([7; 32]))].into(), None);
+    open(store, &source, &section, OffsetDateTime::UNIX_EPOCH).await.map(drop)
 }
 
 /// A deployment with more documents than go into one portion.
@@ -81,7 +81,7 @@ async fn filled() -> Breaks {
 }
 
 async fn beat(store: &Breaks, ttl_ms: u64) {
-    let heartbeat = Heartbeat { master: MasterId::random(&mut rand::rng()), beat: 1, ttl_ms };
+    let heartbeat = Heartbeat { master: MasterId::random(&mut rand::rng()), beat: 1, ttl_ms, keys: Vec::new() };
     store.commit(vec![repo::create(&heartbeat).unwrap()]).await.unwrap();
 }
 
@@ -142,10 +142,10 @@ async fn an_interrupted_copy_can_be_undone() {
 #[tokio::test]
 async fn a_store_with_data_of_its_own_is_left_alone() {
     let (from, to) = (filled().await, filled().await);
-    let sealer = Sealer::single(SealKey::from_bytes([7; 32]));
+    let source = KeySource::new([(1, SealKey::from_bytes([7; 32]))].into(), None);
     let other = Breaks::new().await;
     let section = DeploymentSection { name: "other".to_owned(), network: Network::Simnet };
-    open(&other, &sealer, &section, OffsetDateTime::UNIX_EPOCH).await.unwrap();
+    open(&other, &source, &section, OffsetDateTime::UNIX_EPOCH).await.unwrap();
     assert!(matches!(copy(&from, &other, "there").await, Err(CopyError::NotEmpty(_))));
     opened(&from).await.unwrap();
     // Documents without a deployment are found when all is compared, before anybody may start there.

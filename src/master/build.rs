@@ -12,7 +12,7 @@ use crate::app::{Parts, Settings, Treasury};
 use crate::clock::{SharedClock, SystemClock};
 use crate::compute::ec2::{Ec2, Ec2Options};
 use crate::config::{ComputeSection, Config, Ec2Section, TreasurySection, must_not_be_everybodys};
-use crate::deployment;
+use crate::deployment::{self, KeySource};
 use crate::lnd::PinnedCert;
 use crate::lnd::client::LndClient;
 use crate::lnd::macaroon::Macaroon;
@@ -29,18 +29,19 @@ pub(super) struct Built {
     pub(super) parts: Arc<Parts>,
     pub(super) fleet: Arc<Fleet>,
     pub(super) credentials: Credentials,
+    pub(super) key_source: KeySource,
 }
 
 pub(super) async fn build(config: &Config) -> Result<Built, MasterError> {
     let clock: SharedClock = Arc::new(SystemClock);
-    let sealer = Arc::new(deployment::sealer(&config.seal)?);
+    let key_source = KeySource::open(config).await?;
     let settings = settings(config)?;
     let treasury = config.treasury.as_ref().map(treasury).transpose()?;
     let store = deployment::open_store(config).await?;
     let section = &config.deployment;
-    deployment::open(&*store, &sealer, section, clock.now()).await?;
+    let opening = deployment::open(&*store, &key_source, section, clock.now()).await?;
 
-    let keys = Keys::new(sealer, section.name.clone(), section.network);
+    let keys = Keys::new(Arc::new(opening.sealer), section.name.clone(), section.network);
     let life = time::Duration::days(config.agents.certificate_days.into());
     let fleet = Fleet::open(Arc::clone(&store), Arc::clone(&clock), &keys, life).await?;
     let id = MasterId::random(&mut rand::rng());
@@ -50,9 +51,11 @@ pub(super) async fn build(config: &Config) -> Result<Built, MasterError> {
         ComputeSection::Manual => None,
         ComputeSection::Ec2(ec2) => Some(supply(config, ec2, &fleet).await?),
     };
+    let lease = Lease::new(id.clone(), ttl, Arc::clone(&clock));
+    lease.tell_keys(opening.versions);
     let parts = Parts {
         feed: Feed::new(),
-        lease: Lease::new(id.clone(), ttl, Arc::clone(&clock)),
+        lease,
         observer: Observer::new(ttl),
         keys,
         lnds: Lnds::default(),
@@ -65,7 +68,7 @@ pub(super) async fn build(config: &Config) -> Result<Built, MasterError> {
         store,
         clock,
     };
-    Ok(Built { id, parts: Arc::new(parts), fleet: Arc::new(fleet), credentials })
+    Ok(Built { id, parts: Arc::new(parts), fleet: Arc::new(fleet), credentials, key_source })
 }
 
 fn settings(config: &Config) -> Result<Settings, MasterError> {

@@ -305,4 +305,7 @@ pub struct Heartbeat {
     pub beat: u64,
     /// How long a beat is good for, milliseconds.
     pub ttl_ms: u64,
+    /// The versions of the sealing key that this master is proven to have. None of a program that does not tell.
+    #[serde(default)]
+    pub keys: Vec<u32>,
 }

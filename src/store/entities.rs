@@ -4,7 +4,7 @@ use super::repo::{self, Entity};
 use super::{Document, IndexEntry, Result};
 use crate::error::StoreError;
 use crate::model::app::{ApiKeyRecord, App};
-use crate::model::deployment::Authority;
+use crate::model::deployment::{Authority, Deployment};
 use crate::model::host::Host;
 use crate::model::limits::Usage;
 use crate::model::machine::Machine;
@@ -95,6 +95,15 @@ impl Entity for Machine {
 
 impl Entity for Authority {
     const COLLECTION: &'static str = "deployment";
+    fn id(&self) -> String {
+        Self::ID.to_owned()
+    }
+}
+
+impl Entity for Deployment {
+    const COLLECTION: &'static str = "deployment";
+    /// 2: it may have wrapped keys. A program that knows nothing of them would lose them when it writes the document.
+    const SCHEMA: u32 = 2;
     fn id(&self) -> String {
         Self::ID.to_owned()
     }

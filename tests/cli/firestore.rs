@@ -48,7 +48,7 @@ fn verbs_work_on_firestore() {
     assert_eq!(site.json(&["key", "list", "--json"]).as_array().unwrap().len(), 1);
     // Another sealing key does not open it, as with every store.
     std::fs::remove_file(site.path("seal.key")).unwrap();
-    site.ok(&["seal-key", "generate", site.path("seal.key").to_str().unwrap()]);
+    site.ok(&["keys", "generate", site.path("seal.key").to_str().unwrap()]);
     assert_eq!(site.run(&["app", "list"]).code, Some(1));
 }
 

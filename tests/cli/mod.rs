@@ -2,6 +2,7 @@
 
 mod credentials;
 mod firestore;
+mod keys;
 mod mainnet;
 mod master;
 mod parked;
@@ -45,7 +46,7 @@ rpc_cert_file = "rpc.cert"
 "#,
         );
         let key = site.path("seal.key");
-        assert_eq!(site.run(&["seal-key", "generate", key.to_str().unwrap()]).code, Some(0));
+        assert_eq!(site.run(&["keys", "generate", key.to_str().unwrap()]).code, Some(0));
         site
     }
 
@@ -64,11 +65,17 @@ rpc_cert_file = "rpc.cert"
 
     /// Runs a verb in an environment that has nothing of ours but the configuration.
     fn run(&self, args: &[&str]) -> Done {
+        self.run_in(args, &[])
+    }
+
+    /// The same, with these variables.
+    fn run_in(&self, args: &[&str], more: &[(&str, &str)]) -> Done {
         let config = self.path("scale-lnd.toml");
         let ours: Vec<String> = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).collect();
         let ours = ours.iter().filter(|name| name.starts_with("SCALE_LND_"));
         let mut env: Vec<(&str, Option<&str>)> = ours.map(|name| (name.as_str(), None)).collect();
         env.push(("SCALE_LND_CONFIG", config.to_str()));
+        env.extend(more.iter().map(|(name, value)| (*name, Some(*value))));
         command::wait(command::run(&[&[PROGRAM], args].concat(), &env))
     }
 
@@ -207,33 +214,12 @@ fn a_store_is_opened_by_its_own_deployment_and_key_only() {
     }
     std::fs::remove_file(site.path("seal.key")).unwrap();
     assert_eq!(site.run(&["app", "list"]).code, Some(1), "no key");
-    site.ok(&["seal-key", "generate", site.path("seal.key").to_str().unwrap()]);
+    site.ok(&["keys", "generate", site.path("seal.key").to_str().unwrap()]);
     for verb in [&["app", "list"][..], &["master"]] {
         let refused = site.run(verb);
         assert_eq!(refused.code, Some(1), "{verb:?}");
         assert!(refused.err.contains("the sealing key does not open this store"), "{}", refused.err);
     }
-}
-
-#[test]
-fn an_older_key_can_be_destroyed_after_a_rewrap() {
-    let site = Site::new();
-    site.ok(&["host", "invite", "--slots", "2", "--json"]);
-    let second = site.path("seal-2.key");
-    site.ok(&["seal-key", "generate", second.to_str().unwrap()]);
-    let (old, new) = (site.path("seal.key"), format!("2:{}", second.display()));
-    let config = std::fs::read_to_string(site.path("scale-lnd.toml")).unwrap();
-    let both = config.replace("key_file = \"seal.key\"", "key_files = [\"1:seal.key\", \"2:seal-2.key\"]");
-    site.write("scale-lnd.toml", &both);
-    site.ok(&["host", "list"]);
-    site.write("scale-lnd.toml", &config);
-    assert_eq!(site.run(&["host", "list"]).code, Some(1), "the new key has sealed here");
-    site.write("scale-lnd.toml", &both);
-    assert!(site.ok(&["seal-key", "rewrap"]).starts_with("2 secrets"), "the authority's key and the old key's check");
-    std::fs::remove_file(old).unwrap();
-    site.write("scale-lnd.toml", &config.replace("key_file = \"seal.key\"", &format!("key_files = [\"{new}\"]")));
-    // The authority's key opens: an invitation needs it.
-    assert_eq!(site.json(&["host", "invite", "--json"])["join_token"].as_str().map(str::len), Some(25 + 1 + 64));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! that boots the real lndserver from the real user data.
 
 mod hypervisor;
-mod moto;
+pub mod moto;
 mod policy;
 mod proxy;
 mod stacks;

@@ -23,7 +23,7 @@ pub struct Setup {
     pub initial_funding_sat: u64,
     /// Slots of the host that it begins with; 0: it begins without a host.
     pub slots: u16,
-    /// What all masters have in their environment.
+    /// What all masters and verbs have in their environment.
     pub env: Vec<(&'static str, String)>,
     /// A chain of the test's own, where the treasury has no money and so is left out; `None`: the world's.
     pub chain: Option<ChainAccess>,
@@ -31,6 +31,8 @@ pub struct Setup {
     pub neutrino: bool,
     /// Where a Firestore emulator is that keeps the store; `None`: SQLite.
     pub firestore: Option<String>,
+    /// The lines of `[seal]`; `None`: a key file.
+    pub seal: Option<String>,
     /// More lines for the masters' configuration file.
     pub more: String,
 }
@@ -45,6 +47,7 @@ impl Default for Setup {
             chain: None,
             neutrino: false,
             firestore: None,
+            seal: None,
             more: String::new(),
         }
     }
@@ -97,7 +100,7 @@ impl Deployment {
             dir,
         };
         this.write_config(&setup);
-        this.cli(&["seal-key", "generate", this.path("seal.key").to_str().unwrap()]).await;
+        this.cli(&["keys", "generate", this.path("seal.key").to_str().unwrap()]).await;
         this.config_cli(&["app", "create", "app"]).await;
         this.key = this.create_key("app", "read,invoice,pay,manage").await;
         this.start_master(&[]).await;
@@ -129,7 +132,7 @@ network = "simnet"
 [store]
 {store}
 [seal]
-key_file = "{seal}"
+{seal}
 [agents]
 listen = "127.0.0.1:{agents}"
 advertise = [{advertised}]
@@ -145,7 +148,7 @@ initial_funding_sat = {initial_funding_sat}
 lease_ttl_ms = {lease_ttl_ms}
 {more}
 "#,
-            seal = self.path("seal.key").display(),
+            seal = setup.seal.clone().unwrap_or(format!("key_file = \"{}\"", self.path("seal.key").display())),
             agents = self.agents_port,
             advertised = self.agents_ports(),
         );
@@ -167,7 +170,8 @@ lease_ttl_ms = {lease_ttl_ms}
 
     async fn try_cli(&self, args: &[&str]) -> Done {
         let program = program();
-        command::run(&[&[program.to_str().unwrap()], args].concat(), &[]).await
+        let env: Vec<_> = self.env.iter().map(|(name, value)| (*name, Some(value.as_str()))).collect();
+        command::run(&[&[program.to_str().unwrap()], args].concat(), &env).await
     }
 
     /// Runs a verb of the command line on this deployment.

@@ -10,9 +10,11 @@ use crate::lnd::LndErrorKind;
 use crate::lnd::client::{LndClient, NewWallet};
 use crate::lnd::macaroon::Grant;
 use crate::lnd::proto::lnrpc::{AddressType, WalletState};
+use crate::model::deployment::Deployment;
 use crate::model::node::{Node, Secrets};
 use crate::model::problem::{Code, Refusal};
 use crate::model::work::create::{Create, CreateStep};
+use crate::seal::SealError;
 use crate::store::repo::{self, Versioned};
 use crate::store::{IndexEntry, Store};
 use bitcoin::secp256k1::PublicKey;
@@ -68,9 +70,33 @@ pub(super) fn park(message: &str) -> Advance {
     Advance::Park { refusal: Refusal::new(Code::Parked, message) }
 }
 
+/// Seals the secrets of a wallet to be again, if the sealing key was changed since they were sealed. Whoever changes it seals
+/// again what there is after everybody was told of the new one; what a master that was not told yet stored after that would
+/// need a key that may be destroyed. So no wallet is made before its secrets stand under the key that the Store names, or
+/// stood there when it was not yet another: then the change finds them.
+async fn under_the_key_in_use(ctx: &Ctx, node: &Versioned<Node>, work: &Create) -> Result<Option<Advance>> {
+    let missing = |what: &str| Error::Invariant(format!("there is no {what}"));
+    let deployment = repo::get::<Deployment>(&*ctx.parts.store, Deployment::ID).await?;
+    let sealing = deployment.ok_or_else(|| missing("deployment in the store"))?.value.sealing();
+    let mut node = node.clone();
+    let secrets = node.value.secrets.as_mut().ok_or_else(|| missing("secret of the node"))?;
+    let Secrets { seed, wallet_password, macaroon_root_key, invoice_key } = &*secrets;
+    if [seed, wallet_password, macaroon_root_key, invoice_key].iter().all(|sealed| sealed.key_version() == sealing) {
+        return Ok(None);
+    }
+    if ctx.parts.keys.sealing() != sealing {
+        return Err(SealError::UnknownKeyVersion { version: sealing }.into());
+    }
+    ctx.parts.keys.seal_all_again(&node.value.id, secrets)?;
+    next_with(work, CreateStep::InitWallet, &node, "sealing the secrets again").map(Some)
+}
+
 /// The pivot. `node` was read from the Store by this step, and everything is opened before lnd is asked, so that a wallet
 /// never exists whose secrets cannot be had.
 pub(super) async fn init_wallet(ctx: &Ctx, node: &Versioned<Node>, work: &Create) -> Result<Advance> {
+    if let Some(first) = under_the_key_in_use(ctx, node, work).await? {
+        return Ok(first);
+    }
     let node = &node.value;
     let seed = ctx.parts.keys.open_of(node, field::SEED)?;
     let password = ctx.parts.keys.open_of(node, field::WALLET_PASSWORD)?;
