@@ -2,7 +2,7 @@
 
 use crate::tally::Tally;
 use axum_server::accept::Accept;
-use std::future::{Future, Ready, ready};
+use std::future::{Ready, ready};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;

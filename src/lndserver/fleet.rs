@@ -4,9 +4,10 @@ use super::board::NodeStatus;
 use super::proto as v1;
 use super::proto::fleet_server::{Fleet as FleetApi, FleetServer};
 use super::proto::report_request::Report as WireReport;
+use super::throttle::Enrolments;
 use super::wire::{self, Malformed};
 use crate::app::fleet::{Body, EnrolError, Fleet, Report, ReportError};
-use crate::pki::{Credentials, Peer, PkiError, connected_peer, only_good_peers};
+use crate::pki::{Credentials, Peer, PkiError, connected_peer, only_good_peers, source};
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use std::sync::Arc;
@@ -30,7 +31,7 @@ pub async fn serve(
 ) -> Result<(), ServeError> {
     let trust = fleet.trust();
     let (tls, gate) = (trust.master_server(own)?, only_good_peers(fleet.clock()));
-    let service = FleetService { fleet, stop: stop.clone() };
+    let service = FleetService { fleet, enrolments: Enrolments::new(), stop: stop.clone() };
     Server::builder()
         .http2_keepalive_interval(Some(PING_EVERY))
         .http2_keepalive_timeout(Some(PING_EVERY))
@@ -55,6 +56,7 @@ pub enum ServeError {
 #[derive(Debug)]
 struct FleetService {
     fleet: Arc<Fleet>,
+    enrolments: Enrolments,
     stop: CancellationToken,
 }
 
@@ -63,6 +65,8 @@ impl FleetApi for FleetService {
     type ReportStream = BoxStream<'static, Result<v1::ReportAck, Status>>;
 
     async fn enrol(&self, request: Request<v1::EnrolRequest>) -> Result<Response<v1::EnrolResponse>, Status> {
+        let source = source(&request).ok_or_else(|| Status::internal("a request from nowhere"))?;
+        self.enrolments.check(source)?;
         let v1::EnrolRequest { join_token, csr_pem, address, agent_port } = request.into_inner();
         let address = wire::address(&address, agent_port)?;
         let enrolled = self.fleet.enrol(&join_token, &csr_pem, address).await?;

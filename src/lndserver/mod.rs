@@ -26,6 +26,7 @@ mod reporter;
 mod run;
 mod service;
 pub mod spec;
+mod throttle;
 mod wire;
 
 pub use config::AgentConfig;

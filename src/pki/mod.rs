@@ -7,6 +7,7 @@
 mod ca;
 mod credentials;
 pub mod lnd_cert;
+mod quota;
 mod tls;
 mod transport;
 mod verify;
@@ -20,8 +21,11 @@ use x509_parser::{certificate::X509Certificate, extensions::GeneralName, prelude
 
 pub use ca::{Ca, CaCert, DEFAULT_LIFETIME, Issued, make_csr, make_csr_for, public_key_hash};
 pub use credentials::Credentials;
+pub use quota::Source;
 pub use tls::{Trust, for_enrolment};
-pub use transport::{ClientTls, ConnectedPeer, PeerStream, ServerTls, connected_peer, only_good_peers, peer_identity};
+pub use transport::{
+    ClientTls, ConnectedPeer, PeerStream, ServerTls, connected_peer, only_good_peers, peer_identity, source,
+};
 
 const SCHEME: &str = "scale-lnd://";
 const DNS_SUFFIX: &str = "scale-lnd.internal";

@@ -7,7 +7,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures::{Stream, StreamExt, stream};
@@ -17,7 +17,7 @@ use rustls::{ClientConfig, ServerConfig, pki_types::ServerName};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
-    time::timeout,
+    time::{Sleep, sleep, timeout},
 };
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 use tonic::{
@@ -25,35 +25,125 @@ use tonic::{
     transport::{Channel, Endpoint, Error, server::Connected},
 };
 
-use super::{Identity, Peer};
-use crate::clock::SharedClock;
+use super::{
+    Identity, Peer, Source,
+    quota::{Place, Quota},
+};
+use crate::{clock::SharedClock, tally::Tally};
 
 /// A stranger may hold a connection this long without having shown what it is.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const HANDSHAKES_AT_ONCE: usize = 512;
+const HANDSHAKES_OF_EACH: usize = 16;
 /// After `accept` failed for want of file handles or memory, which only time mends.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What those may have that show no certificate: enough for hosts to enrol.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Strangers {
+    /// Connections at a time.
+    pub all: usize,
+    /// Of each source.
+    pub each: usize,
+    /// How long a connection lives.
+    pub life: Duration,
+}
+
+impl Strangers {
+    const ALLOWED: Self = Self { all: 256, each: 16, life: Duration::from_secs(30) };
+}
 
 /// One side of a listener: how connections are accepted, and what their peers are.
 #[derive(Clone, Debug)]
 pub struct ServerTls {
     config: Arc<ServerConfig>,
     deployment: Arc<str>,
+    pub(super) strangers: Strangers,
 }
 
 impl ServerTls {
     pub(super) fn new(config: ServerConfig, deployment: &str) -> Self {
-        Self { config: Arc::new(config), deployment: deployment.into() }
+        Self { config: Arc::new(config), deployment: deployment.into(), strangers: Strangers::ALLOWED }
     }
 
-    /// Connections for tonic's `serve_with_incoming`. Handshakes run beside each other, so a slow or silent client
-    /// holds up nobody; one that fails is logged and dropped.
+    /// Connections for tonic's `serve_with_incoming`. Handshakes run beside each other, and no source has more than its
+    /// share of them, so a slow or silent client holds up nobody; one that fails is dropped.
     pub fn incoming(self, listener: TcpListener) -> impl Stream<Item = Result<PeerStream, Infallible>> + Send {
-        let acceptor = TlsAcceptor::from(self.config);
+        let door = Arc::new(Door::new(self));
+        let handshakes = Quota::new(HANDSHAKES_AT_ONCE, HANDSHAKES_OF_EACH);
         stream::unfold(listener, |listener| async move { Some((accept(&listener).await, listener)) })
-            .map(move |(tcp, remote_addr)| handshake(acceptor.clone(), tcp, remote_addr, self.deployment.clone()))
+            .filter_map({
+                let door = Arc::clone(&door);
+                move |(tcp, remote_addr)| {
+                    let place = handshakes.take(remote_addr.ip().into());
+                    if place.is_none() {
+                        door.refuse(remote_addr, &"too many handshakes at once");
+                    }
+                    std::future::ready(place.map(|place| (tcp, remote_addr, place)))
+                }
+            })
+            .map(move |(tcp, remote_addr, place)| {
+                let door = Arc::clone(&door);
+                async move {
+                    let accepted = door.handshake(tcp, remote_addr).await;
+                    drop(place);
+                    accepted
+                }
+            })
             .buffer_unordered(HANDSHAKES_AT_ONCE)
             .filter_map(|accepted| std::future::ready(accepted.map(Ok)))
+    }
+}
+
+/// Who is let in.
+struct Door {
+    acceptor: TlsAcceptor,
+    deployment: Arc<str>,
+    life: Duration,
+    strangers: Arc<Quota>,
+    refused: Tally,
+}
+
+impl Door {
+    fn new(tls: ServerTls) -> Self {
+        let Strangers { all, each, life } = tls.strangers;
+        let (acceptor, strangers) = (TlsAcceptor::from(tls.config), Quota::new(all, each));
+        Self { acceptor, deployment: tls.deployment, life, strangers, refused: Tally::default() }
+    }
+
+    /// Anybody can make this happen as often as they like: one of many is logged.
+    fn refuse(&self, remote_addr: SocketAddr, reason: &dyn std::fmt::Display) {
+        if let Some(refused) = self.refused.note(Instant::now()) {
+            tracing::info!(peer.addr = %remote_addr, refused, reason = %reason, "connections refused, the last of them");
+        }
+    }
+
+    async fn handshake(&self, tcp: TcpStream, remote_addr: SocketAddr) -> Option<PeerStream> {
+        let tls = async {
+            tcp.set_nodelay(true)?;
+            timeout(HANDSHAKE_TIMEOUT, self.acceptor.accept(tcp)).await?
+        };
+        let tls = tls.await.inspect_err(|error| self.refuse(remote_addr, error)).ok()?;
+        let certificate = tls.get_ref().1.peer_certificates().and_then(<[_]>::first);
+        let peer = match certificate.map(|certificate| Peer::from_cert(certificate, &self.deployment)).transpose() {
+            Ok(peer) => peer,
+            // The verifier has read the same certificate; a doubt is no reason to take the peer for a stranger.
+            Err(error) => {
+                tracing::warn!(peer.addr = %remote_addr, %error, "the peer's certificate cannot be read");
+                return None;
+            }
+        };
+        let stranger = match &peer {
+            Some(_) => None,
+            None => {
+                let Some(place) = self.strangers.take(remote_addr.ip().into()) else {
+                    self.refuse(remote_addr, &"too many connections without a certificate");
+                    return None;
+                };
+                Some(Stranger { ends: Box::pin(sleep(self.life)), _place: place })
+            }
+        };
+        Some(PeerStream { io: tls, peer: ConnectedPeer { remote_addr, peer }, stranger })
     }
 }
 
@@ -69,35 +159,6 @@ async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     }
 }
 
-async fn handshake(
-    acceptor: TlsAcceptor,
-    tcp: TcpStream,
-    remote_addr: SocketAddr,
-    deployment: Arc<str>,
-) -> Option<PeerStream> {
-    let tls = async {
-        tcp.set_nodelay(true)?;
-        timeout(HANDSHAKE_TIMEOUT, acceptor.accept(tcp)).await?
-    };
-    let tls = match tls.await {
-        Ok(tls) => tls,
-        Err(error) => {
-            tracing::info!(peer.addr = %remote_addr, %error, "TLS handshake refused");
-            return None;
-        }
-    };
-    let certificate = tls.get_ref().1.peer_certificates().and_then(<[_]>::first);
-    let peer = match certificate.map(|certificate| Peer::from_cert(certificate, &deployment)).transpose() {
-        Ok(peer) => peer,
-        // The verifier has read the same certificate; a doubt is no reason to take the peer for a stranger.
-        Err(error) => {
-            tracing::warn!(peer.addr = %remote_addr, %error, "the peer's certificate cannot be read");
-            return None;
-        }
-    };
-    Some(PeerStream { io: tls, peer: ConnectedPeer { remote_addr, peer } })
-}
-
 /// Who is at the other end of a connection. tonic puts it into the extensions of each request.
 #[derive(Clone, Debug)]
 pub struct ConnectedPeer {
@@ -109,6 +170,11 @@ pub struct ConnectedPeer {
 /// Who sent this request: None if it came without a certificate, or not over [`ServerTls`].
 pub fn peer_identity<T>(request: &Request<T>) -> Option<&Identity> {
     connected_peer(request).map(|peer| &peer.identity)
+}
+
+/// Where this request comes from: None if it did not come over [`ServerTls`].
+pub fn source<T>(request: &Request<T>) -> Option<Source> {
+    request.extensions().get::<ConnectedPeer>().map(|peer| peer.remote_addr.ip().into())
 }
 
 /// Like [`peer_identity`], with the certificate's serial and validity, so that a long-lived connection can be asked
@@ -136,6 +202,22 @@ pub fn only_good_peers(
 pub struct PeerStream {
     io: server::TlsStream<TcpStream>,
     peer: ConnectedPeer,
+    stranger: Option<Stranger>,
+}
+
+/// What a connection has whose client showed no certificate.
+#[derive(Debug)]
+struct Stranger {
+    ends: Pin<Box<Sleep>>,
+    _place: Place,
+}
+
+impl PeerStream {
+    /// An error once the time of a stranger is over.
+    fn check(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        let over = self.stranger.as_mut().is_some_and(|stranger| stranger.ends.as_mut().poll(cx).is_ready());
+        if over { Err(io::Error::new(io::ErrorKind::TimedOut, "a connection without a certificate")) } else { Ok(()) }
+    }
 }
 
 impl Connected for PeerStream {
@@ -148,12 +230,14 @@ impl Connected for PeerStream {
 
 impl AsyncRead for PeerStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.check(cx)?;
         Pin::new(&mut self.io).poll_read(cx, buf)
     }
 }
 
 impl AsyncWrite for PeerStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.check(cx)?;
         Pin::new(&mut self.io).poll_write(cx, buf)
     }
 
@@ -170,6 +254,7 @@ impl AsyncWrite for PeerStream {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.check(cx)?;
         Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
     }
 

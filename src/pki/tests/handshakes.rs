@@ -3,7 +3,8 @@
 use std::time::Duration as StdDuration;
 
 use time::Duration;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
 
 use super::*;
 
@@ -197,11 +198,58 @@ async fn silent_clients_hold_up_nobody() {
     let (own, host) = (d.issue(&master()), d.issue(&agent("h1")));
     let addr = d.agent_server(&host).await;
     let mut silent = Vec::new();
-    for _ in 0..50 {
-        silent.push(TcpStream::connect(addr).await.unwrap());
+    // More than there are handshakes at once: all but a source's share of them are refused.
+    for _ in 0..600 {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+        silent.push(socket.connect(addr).await.unwrap());
     }
     let tls = d.trust.dial_agent(&own, "h1").unwrap();
     tokio::time::timeout(StdDuration::from_secs(5), ask(&tls, addr)).await.unwrap().unwrap();
+}
+
+/// Connects without a certificate, until the server closes the connection: after how long?
+async fn stay_as_a_stranger(d: &Deployment, addr: SocketAddr) -> StdDuration {
+    let mut config = rustls::ClientConfig::builder()
+        .with_root_certificates(verify::roots(d.ca.cert()).unwrap().as_ref().clone())
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let name = master().dns_name().try_into().unwrap();
+    let tcp = TcpStream::connect(addr).await.unwrap();
+    let mut tls = tokio_rustls::TlsConnector::from(std::sync::Arc::new(config)).connect(name, tcp).await.unwrap();
+    let began = std::time::Instant::now();
+    // The preface of HTTP/2 and its settings, so that it is the server that has no more patience.
+    let hello = *b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    let _ = tls.write_all(&hello).await;
+    let _ = tls.read_to_end(&mut Vec::new()).await;
+    began.elapsed()
+}
+
+#[tokio::test]
+async fn who_shows_no_certificate_stays_for_a_while_and_not_in_numbers() {
+    const SOON: StdDuration = StdDuration::from_secs(60);
+    let d = Deployment::new("d");
+    let (own, host) = (d.issue(&master()), d.issue(&agent("h1")));
+    let listening = |life, all| {
+        let mut tls = d.trust.master_server(&own).unwrap();
+        tls.strangers = transport::Strangers { all, each: 1, life };
+        serve(tls)
+    };
+    // After its time, which the next one has again.
+    let life = StdDuration::from_millis(200);
+    let addr = listening(life, 2).await;
+    for _ in 0..2 {
+        let stayed = tokio::time::timeout(SOON, stay_as_a_stranger(&d, addr)).await.expect("it is closed");
+        assert!(stayed >= life, "{stayed:?}");
+    }
+    // At once, since somebody of the same source is there already.
+    let addr = listening(StdDuration::from_secs(3600), 2).await;
+    let (first, second) = (Box::pin(stay_as_a_stranger(&d, addr)), Box::pin(stay_as_a_stranger(&d, addr)));
+    let ended = tokio::time::timeout(SOON, futures::future::select(first, second)).await;
+    let (futures::future::Either::Left((_, kept)) | futures::future::Either::Right((_, kept))) = ended.expect("one is");
+    // Whoever shows a certificate is let in all the same.
+    ask(&d.trust.dial_master(&host).unwrap(), addr).await.unwrap();
+    drop(kept);
 }
 
 fn assert_alert(refusal: &str, alerts: &[&str]) {
