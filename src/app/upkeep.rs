@@ -2,6 +2,9 @@
 //! inactive after a restart are reconnected at the peers' current addresses; a backup becomes the one to restore only
 //! after the node itself has said what it covers; a first funding is confirmed when the node has seen it so.
 
+mod under_way;
+
+use self::under_way::UnderWay;
 use super::Parts;
 use super::claim::{self, ClaimGuard};
 use super::fleet::is_on_revoked_host;
@@ -31,6 +34,8 @@ use tokio_util::sync::CancellationToken;
 const BACKOFF: Backoff = Backoff { first: Duration::from_millis(200), longest: Duration::from_secs(15) };
 /// A peer that is away comes back by itself (it reconnects, too); calling it longer helps nobody.
 const RECONNECT_TRIES: u32 = 8;
+/// Of an lnd that its host says is up, and that does not answer: about ten minutes. Its next start is a new chore.
+const RECONNECTS: u32 = 45;
 
 /// One thing to do for a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -41,12 +46,19 @@ enum Chore {
     ConfirmFunding,
 }
 
+impl Chore {
+    /// Whether there is no point in another try. A wallet is unlocked and a backup is verified whenever that may be.
+    fn is_vain_after(self, tries: u32) -> bool {
+        matches!(self, Self::Reconnect { .. }) && tries >= RECONNECTS
+    }
+}
+
 /// The upkeep of one master.
 #[derive(Debug)]
 pub struct Upkeep {
     parts: Arc<Parts>,
-    /// What is being done, so that repeated reports of the same start nothing twice.
-    under_way: Mutex<HashSet<(NodeId, Chore)>>,
+    /// So that repeated reports start nothing twice.
+    under_way: UnderWay,
     /// The start of each node's lnd after which channels were reconnected.
     reconnected: Mutex<HashMap<NodeId, u64>>,
 }
@@ -55,7 +67,7 @@ impl Upkeep {
     /// Upkeep that does nothing until it is run.
     #[must_use]
     pub fn new(parts: Arc<Parts>) -> Arc<Self> {
-        Arc::new(Self { parts, under_way: Mutex::default(), reconnected: Mutex::default() })
+        Arc::new(Self { parts, under_way: UnderWay::default(), reconnected: Mutex::default() })
     }
 
     /// Follows the feed and does what it asks for, until `stop`.
@@ -111,34 +123,48 @@ impl Upkeep {
                     continue;
                 }
             }
-            let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-            if under_way.insert((node.clone(), chore)) {
+            if self.under_way.begin(&node, chore) {
                 tasks.spawn(self.clone().work(node, chore, stop.clone()));
             }
         }
     }
 
-    /// Does a chore again and again until it is done or no longer needed.
-    async fn work(self: Arc<Self>, node: NodeId, chore: Chore, stop: CancellationToken) {
-        let mut pauses = BACKOFF.pauses();
+    /// Does a chore again and again until it is done or no longer needed; then a newer one of its kind, if there is one by
+    /// now.
+    async fn work(self: Arc<Self>, node: NodeId, mut chore: Chore, stop: CancellationToken) {
+        let (mut pauses, mut tries) = (BACKOFF.pauses(), 0);
         while !stop.is_cancelled() {
-            match self.once(&node, chore).await {
-                Ok(true) => break,
-                Ok(false) => {}
-                Err(error) if error.retryable() || matches!(error, Error::ClaimLost) => {
-                    tracing::debug!(%error, %node, ?chore, "upkeep will be tried again");
-                }
-                Err(error) => {
-                    tracing::error!(%error, %node, ?chore, "upkeep is not possible");
-                    break;
+            tries += 1;
+            let is_over = self.is_over(&node, chore).await || chore.is_vain_after(tries);
+            if is_over && self.under_way.end(&node, chore) {
+                break;
+            }
+            if !is_over {
+                tokio::select! {
+                    () = stop.cancelled() => break,
+                    () = tokio::time::sleep(pauses.take()) => {}
                 }
             }
-            tokio::select! {
-                () = stop.cancelled() => break,
-                () = tokio::time::sleep(pauses.take()) => {}
+            let newest = self.under_way.newest(&node, chore);
+            if newest != chore {
+                (chore, pauses, tries) = (newest, BACKOFF.pauses(), 0);
             }
         }
-        self.under_way.lock().unwrap_or_else(PoisonError::into_inner).remove(&(node, chore));
+    }
+
+    /// Tries a chore once. False where it should be tried again.
+    async fn is_over(&self, node: &NodeId, chore: Chore) -> bool {
+        match self.once(node, chore).await {
+            Ok(done) => done,
+            Err(error) if error.retryable() || matches!(error, Error::ClaimLost) => {
+                tracing::debug!(%error, %node, ?chore, "upkeep will be tried again");
+                false
+            }
+            Err(error) => {
+                tracing::error!(%error, %node, ?chore, "upkeep is not possible");
+                true
+            }
+        }
     }
 
     /// True when there is nothing left to do.
@@ -323,4 +349,31 @@ fn of_node(node: &Node) -> Option<(NodeId, Chore)> {
 
 fn of_head(head: &BackupHead) -> Option<(NodeId, Chore)> {
     (head.good != Some(head.newest)).then(|| (head.node.clone(), Chore::VerifyBackup { number: head.newest }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::store::sqlite::{SqliteOptions, SqliteStore};
+
+    /// A host invents the starts that it reports.
+    #[tokio::test]
+    async fn whatever_starts_a_host_reports_there_is_one_task_for_them() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = SqliteStore::open(&folder.path().join("db"), SqliteOptions::default()).await.expect("a store");
+        let upkeep = Upkeep::new(Parts::for_tests(Arc::new(store), Arc::new(SystemClock)));
+        let (mut tasks, stop) = (JoinSet::new(), CancellationToken::new());
+        let (node, other) = (NodeId::random(&mut rand::rng()), NodeId::random(&mut rand::rng()));
+        for starts in 0..1000 {
+            upkeep.start(vec![(node.clone(), Chore::Reconnect { starts })], &mut tasks, &stop);
+        }
+        assert_eq!(tasks.len(), 1);
+        upkeep.start(vec![(other, Chore::Reconnect { starts: 1 }), (node, Chore::Unlock)], &mut tasks, &stop);
+        assert_eq!(tasks.len(), 3);
+        // There are no such nodes, so that there is nothing to do; also not for the newest.
+        let done = async { while tasks.join_next().await.is_some() {} };
+        tokio::time::timeout(Duration::from_secs(60), done).await.expect("they end");
+        assert!(Chore::Reconnect { starts: 1 }.is_vain_after(RECONNECTS) && !Chore::Unlock.is_vain_after(u32::MAX));
+    }
 }

@@ -4,10 +4,11 @@ use super::board::NodeStatus;
 use super::proto as v1;
 use super::proto::fleet_server::{Fleet as FleetApi, FleetServer};
 use super::proto::report_request::Report as WireReport;
-use super::throttle::Enrolments;
+use super::throttle::{Enrolments, Hosts, Turn};
 use super::wire::{self, Malformed};
 use crate::app::fleet::{Body, EnrolError, Fleet, Report, ReportError};
-use crate::pki::{Credentials, Peer, PkiError, connected_peer, only_good_peers, source};
+use crate::model::HostId;
+use crate::pki::{Credentials, Identity, Peer, PkiError, connected_peer, only_good_peers, source};
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use std::sync::Arc;
@@ -31,7 +32,7 @@ pub async fn serve(
 ) -> Result<(), ServeError> {
     let trust = fleet.trust();
     let (tls, gate) = (trust.master_server(own)?, only_good_peers(fleet.clock()));
-    let service = FleetService { fleet, enrolments: Enrolments::new(), stop: stop.clone() };
+    let service = FleetService { fleet, enrolments: Enrolments::new(), hosts: Hosts::new(), stop: stop.clone() };
     Server::builder()
         .http2_keepalive_interval(Some(PING_EVERY))
         .http2_keepalive_timeout(Some(PING_EVERY))
@@ -57,6 +58,7 @@ pub enum ServeError {
 struct FleetService {
     fleet: Arc<Fleet>,
     enrolments: Enrolments,
+    hosts: Arc<Hosts>,
     stop: CancellationToken,
 }
 
@@ -80,6 +82,7 @@ impl FleetApi for FleetService {
 
     async fn renew(&self, request: Request<v1::RenewRequest>) -> Result<Response<v1::RenewResponse>, Status> {
         let peer = peer(&request)?;
+        self.hosts.check_renewal(peer.serial)?;
         let certificate_pem = self.fleet.renew(&peer, &request.into_inner().csr_pem).await?;
         Ok(Response::new(v1::RenewResponse { certificate_pem }))
     }
@@ -91,23 +94,38 @@ impl FleetApi for FleetService {
         let peer = peer(&request)?;
         let fleet = Arc::clone(&self.fleet);
         let stop = self.stop.clone();
+        let (hosts, host) = (Arc::clone(&self.hosts), host(&peer)?);
         // One after the other: their order is the agent's. Whoever is at fault for a failure, the stream ends with it, and
         // the agent begins again with all there is to say.
-        let acks = futures::stream::unfold(Some(request.into_inner()), move |reports| {
+        let acks = futures::stream::unfold(Some((request.into_inner(), None::<Turn>)), move |reports| {
             let (peer, fleet, stop) = (peer.clone(), Arc::clone(&fleet), stop.clone());
+            let (hosts, host) = (Arc::clone(&hosts), host.clone());
             async move {
-                let mut reports = reports?;
+                let (mut reports, turn) = reports?;
+                let next = async {
+                    hosts.slow_down(peer.serial).await;
+                    reports.next().await
+                };
                 let next = tokio::select! {
-                    next = reports.next() => next?,
+                    next = next => next?,
+                    () = superseded(turn.as_ref()) => Err(Status::aborted("this host has begun to report anew")),
                     () = stop.cancelled() => Err(Status::unavailable("this master is shutting down")),
                 };
                 match ack(&fleet, &peer, next).await {
-                    Ok(ack) => Some((Ok(ack), Some(reports))),
+                    // Only now it is known to be the host's: a certificate that is void ends no stream of the good one.
+                    Ok(ack) => Some((Ok(ack), Some((reports, Some(turn.unwrap_or_else(|| hosts.begin(host))))))),
                     Err(status) => Some((Err(status), None)),
                 }
             }
         });
         Ok(Response::new(acks.boxed()))
+    }
+}
+
+async fn superseded(turn: Option<&Turn>) {
+    match turn {
+        Some(turn) => turn.superseded().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -142,6 +160,15 @@ fn parse(report: v1::ReportRequest) -> Result<Report, Malformed> {
         WireReport::Backup(backup) => Body::Backup { node: wire::node_id(&backup.node_id)?, bytes: backup.bytes },
     };
     Ok(Report { generation: report.generation, sequence: report.sequence, body })
+}
+
+/// The host of the agent that calls.
+fn host(peer: &Peer) -> Result<HostId, Status> {
+    let host = match &peer.identity {
+        Identity::Agent { host_id } => HostId::parse(host_id),
+        Identity::Master { .. } => None,
+    };
+    host.ok_or_else(|| Status::permission_denied("this call is for hosts"))
 }
 
 /// The agent that calls; TLS lets nobody else show a certificate.

@@ -19,7 +19,8 @@ use tonic::transport::Channel;
 
 /// How often the host says how it is, and looks for backups that it missed.
 const HOST_EVERY: Duration = Duration::from_secs(30);
-/// A master that has not acknowledged a report for so long is given up.
+/// A master that has acknowledged nothing for so long although there is something is given up. One that is only slow, because
+/// a host with many nodes has much to say, is not.
 const ACK_WITHIN: Duration = Duration::from_secs(15);
 /// Of failures in a row, one in so many is logged.
 const TELL_EVERY: u32 = 30;
@@ -74,6 +75,8 @@ struct Session<'a> {
     /// Sent and not acknowledged, with the time.
     pending: BTreeMap<u64, Instant>,
     acknowledged: u64,
+    /// When the newest acknowledgement came.
+    heard: Option<Instant>,
     /// Backups up to this one were sent.
     sent: u64,
 }
@@ -88,7 +91,7 @@ enum Event {
 
 impl<'a> Session<'a> {
     fn new(reporter: &'a Reporter) -> Self {
-        Self { reporter, pending: BTreeMap::new(), acknowledged: 0, sent: 0 }
+        Self { reporter, pending: BTreeMap::new(), acknowledged: 0, heard: None, sent: 0 }
     }
 
     /// Ends only by failing.
@@ -102,7 +105,7 @@ impl<'a> Session<'a> {
         board.report_all();
         loop {
             let room = self.pending.len() < WINDOW / 2;
-            let deadline = self.pending.values().min().map(|sent| *sent + ACK_WITHIN);
+            let deadline = self.pending.values().min().map(|sent| self.heard.unwrap_or(*sent).max(*sent) + ACK_WITHIN);
             let event = tokio::select! {
                 ack = acks.message() => Event::Ack(ack?.ok_or_else(|| Status::unavailable("the master ended the stream"))?),
                 letter = outbox.after(self.sent), if room => Event::Backup(letter?),
@@ -152,6 +155,7 @@ impl<'a> Session<'a> {
 
     fn acknowledge(&mut self, ack: &v1::ReportAck) -> Result<(), Status> {
         self.acknowledged += 1;
+        self.heard = Some(Instant::now());
         self.pending.remove(&ack.sequence);
         if !ack.refused.is_empty() {
             tracing::warn!(report.sequence = ack.sequence, reason = ack.refused, "a report was refused");
