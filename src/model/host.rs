@@ -3,7 +3,10 @@
 use super::ids::{HostId, NodeId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use time::OffsetDateTime;
+use time::{Duration, OffsetDateTime};
+
+/// A host that refuses everything would otherwise have a write for each.
+const REFUSAL_NOTED_EVERY: Duration = Duration::minutes(1);
 
 /// A join token that was given out.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -124,6 +127,9 @@ pub struct Host {
     pub compute: Option<Hosting>,
     /// What its agent last said.
     pub report: Option<HostReport>,
+    /// When it last refused to start an lnd.
+    #[serde(default, with = "time::serde::rfc3339::option")]
+    pub refused_at: Option<OffsetDateTime>,
     /// When it was made.
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
@@ -211,6 +217,15 @@ impl Host {
         wanted_for.and_then(|wanted_for| wanted_for.take_if(|wanted_for| wanted_for == node)).is_some()
     }
 
+    /// Notes that it refuses to start lnds. False where that was noted a moment ago.
+    pub fn refused(&mut self, now: OffsetDateTime) -> bool {
+        let is_news = self.refused_at.is_none_or(|at| now - at >= REFUSAL_NOTED_EVERY);
+        if is_news {
+            self.refused_at = Some(now);
+        }
+        is_news
+    }
+
     /// The first free slot of a host that can be used.
     #[must_use]
     pub fn free_slot(&self) -> Option<u16> {
@@ -230,7 +245,6 @@ fn same(one: &str, other: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use time::Duration;
 
     const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
 
@@ -245,6 +259,7 @@ mod tests {
             slots: BTreeMap::new(),
             compute: None,
             report: None,
+            refused_at: None,
             created_at: NOW,
         }
     }
@@ -292,6 +307,15 @@ mod tests {
         assert_eq!(reinvited.admit("u", "other", later), Err(NotAdmitted::OtherKey));
         assert_eq!(reinvited.admit("t", "k", later), Err(NotAdmitted::Expired));
         assert_eq!(reinvited.admit("u", "k", NOW + Duration::minutes(3)), Err(NotAdmitted::Expired));
+    }
+
+    #[test]
+    fn a_refusal_is_noted_once_a_minute() {
+        let mut host = enrolled(None, 1);
+        assert!(host.refused(NOW) && !host.refused(NOW + Duration::seconds(59)));
+        assert_eq!(host.refused_at, Some(NOW));
+        assert!(host.refused(NOW + Duration::minutes(1)));
+        assert_eq!(host.refused_at, Some(NOW + Duration::minutes(1)));
     }
 
     #[test]

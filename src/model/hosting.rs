@@ -104,6 +104,7 @@ mod tests {
             slots: BTreeMap::new(),
             compute: Some(Hosting { wanted_for: wanted_for.cloned(), gone: false }),
             report: None,
+            refused_at: None,
             created_at: OffsetDateTime::UNIX_EPOCH,
         }
     }

@@ -7,6 +7,8 @@ use time::{Duration, OffsetDateTime};
 
 /// Agents say how their host is every 30 s. One that has said nothing for this long is likely to be away.
 const SILENT_AFTER: Duration = Duration::seconds(100);
+/// A host that has refused to start an lnd is likely to refuse the next one, too, for this long: its disk is full, say.
+const REFUSES_FOR: Duration = Duration::minutes(10);
 /// Reports that come sooner than this after the last one that was noted say nothing new.
 const NOTED_EVERY: Duration = Duration::seconds(20);
 
@@ -33,8 +35,9 @@ impl Pulse {
     }
 }
 
-/// The host that takes `node`, and the slot: one that was made for it before all others, those whose agents were heard
-/// lately before those that are silent, and of them the emptiest. A silent one is better than none, and what is kept for
+/// The host that takes `node`, and the slot: those that have refused no lnd lately before those that have, which would
+/// otherwise stay the emptiest and get every node; one that was made for it before all others, those whose agents were heard
+/// lately before those that are silent, and of them the emptiest. The last of them is better than none, and what is kept for
 /// another is none. `None`: there is no free slot.
 pub fn choose<H: AsRef<Host>>(
     node: &NodeId,
@@ -47,7 +50,8 @@ pub fn choose<H: AsRef<Host>>(
     let ours = free.filter(|(host, _)| host.as_ref().wanted_for().is_none_or(|wanted_for| wanted_for == node));
     ours.min_by_key(|(host, _)| {
         let host = host.as_ref();
-        (host.wanted_for().is_none(), silent.contains(&host.id), host.slots.len())
+        let refuses = host.refused_at.is_some_and(|at| now - at < REFUSES_FOR);
+        (refuses, host.wanted_for().is_none(), silent.contains(&host.id), host.slots.len())
     })
 }
 
@@ -88,6 +92,7 @@ mod tests {
             slots: (0..taken).map(|slot| (slot, NodeId::random(&mut rng))).collect(),
             compute: None,
             report: None,
+            refused_at: None,
             created_at: NOW,
         }
     }
@@ -127,6 +132,22 @@ mod tests {
         assert_eq!(chosen(&[&half, &empty], &[pulse(&half, 5)]), Some((empty.id.clone(), 0)));
         assert_eq!(chosen(&[&full, &empty], &[pulse(&full, 5), pulse(&empty, 500)]), Some((empty.id.clone(), 0)));
         assert_eq!(chosen(&[&full], &[]), None);
+    }
+
+    #[test]
+    fn one_that_refuses_comes_last_for_a_while() {
+        let refused = |minutes_ago| Host { refused_at: Some(NOW - Duration::minutes(minutes_ago)), ..host(0) };
+        let (lately, long_ago, half) = (refused(9), refused(10), host(1));
+        assert_eq!(chosen(&[&lately, &half], &[]), Some((half.id.clone(), 1)));
+        assert_eq!(
+            chosen(&[&lately, &half], &[pulse(&half, 500)]),
+            Some((half.id.clone(), 1)),
+            "silent, but it never refused"
+        );
+        assert_eq!(chosen(&[&long_ago, &half], &[]), Some((long_ago.id.clone(), 0)));
+        assert_eq!(chosen(&[&lately, &host(2)], &[]), Some((lately.id.clone(), 0)), "better than none");
+        let own = Host { compute: Some(Hosting { wanted_for: Some(newcomer()), gone: false }), ..refused(1) };
+        assert_eq!(chosen(&[&own, &half], &[]), Some((half.id.clone(), 1)), "though it was made for this node");
     }
 
     #[test]

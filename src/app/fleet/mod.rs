@@ -17,11 +17,12 @@ use crate::model::host::{Enrolment, Host, Invitation, token_digest};
 use crate::model::node::Node;
 use crate::model::{HostId, MasterId};
 use crate::pki::{Ca, CaCert, Credentials, Identity, PkiError, Trust};
-use crate::store::{Store, repo};
+use crate::store::Store;
+use crate::store::repo::{self, Versioned};
 use rand::Rng;
 use secrecy::{ExposeSecret, SecretString};
 use std::sync::Arc;
-use time::Duration;
+use time::{Duration, OffsetDateTime};
 use zeroize::Zeroizing;
 
 pub use enrol::{EnrolError, Enrolled};
@@ -137,6 +138,7 @@ impl Fleet {
             slots: Default::default(),
             compute: None,
             report: None,
+            refused_at: None,
             created_at: self.clock.now(),
         };
         self.store.commit(vec![repo::create(&host)?]).await?;
@@ -190,6 +192,16 @@ pub(in crate::app) async fn is_on_revoked_host(store: &dyn Store, node: &Node) -
     let Some(placement) = &node.placement else { return Ok(false) };
     let host = repo::get::<Host>(store, placement.host.as_str()).await?;
     Ok(host.is_some_and(|host| host.value.is_revoked()))
+}
+
+/// Notes that a host refuses to start lnds, so that nodes go elsewhere for a while. The host as it is now; `None`: there is no
+/// such host.
+pub(in crate::app) async fn note_refusal(
+    store: &dyn Store,
+    host: &HostId,
+    now: OffsetDateTime,
+) -> Result<Option<Versioned<Host>>> {
+    repo::modify::<Host, Error>(store, host.as_str(), |host| Ok(host.refused(now))).await
 }
 
 /// A failure of our own certificates.

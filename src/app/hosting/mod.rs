@@ -198,6 +198,7 @@ impl HostKeeper {
             slots: BTreeMap::new(),
             compute: Some(Hosting { wanted_for, gone: false }),
             report: None,
+            refused_at: None,
             created_at: now,
         }
     }

@@ -1,7 +1,7 @@
 //! `create`: a slot, an lnd in it, a wallet with sealed secrets, and its first money.
 
 use super::super::feed::wait_for_change;
-use super::super::fleet::is_on_revoked_host;
+use super::super::fleet::{is_on_revoked_host, note_refusal};
 use super::super::step::{Advance, Ctx, Settle};
 use super::{create_wallet, funding};
 use crate::error::{AgentError, Error, Result};
@@ -138,7 +138,9 @@ async fn start_lnd(ctx: &Ctx, mut node: Versioned<Node>, work: &Create) -> Resul
         Err(AgentError::Refused(reason)) => {
             tracing::warn!(node = %node.value.id, host.id = %host.value.id, reason, "the host refused to start an lnd");
             let refusal = Refusal::new(Code::NoCapacity, "no lnd could be started").retry_after(60);
-            clean_up(ctx, node, host, refusal).await
+            // Before the slot is free again: an emptier host than this there may not be.
+            let noted = note_refusal(&*ctx.parts.store, &host.value.id, ctx.parts.clock.now()).await?;
+            clean_up(ctx, node, noted.unwrap_or(host), refusal).await
         }
         Err(AgentError::Revoked) => Ok(revoked_now()),
         Err(error) => Err(error.into()),
