@@ -9,6 +9,7 @@ pub use spec::node_spec;
 
 use crate::app::directory::Directory;
 use crate::app::executor::Executor;
+use crate::app::expiry;
 use crate::app::fleet::Fleet;
 use crate::app::hosting::HostKeeper;
 use crate::app::upkeep::Upkeep;
@@ -148,6 +149,7 @@ impl Master {
         spawn(&mut base, "keys", async move { keys_stop.run_until_cancelled(keys).await.unwrap_or(Ok(())) });
 
         let store = || Arc::clone(&self.parts.store);
+        spawn(&mut work, "expiry", done(expiry::run(store(), Arc::clone(&self.parts.clock), stop.clone())));
         spawn(&mut base, "feed", done(Arc::clone(&self.parts.feed).run(store(), base_stop.clone())));
         let lease = spawn(&mut base, "lease", done(Arc::clone(&self.parts.lease).run(store(), base_stop.clone())));
         let (fleet, id, credentials, fresh_stop) = (self.fleet, self.id, self.credentials, base_stop.clone());

@@ -5,6 +5,7 @@
 pub mod claim;
 pub mod directory;
 pub mod executor;
+pub mod expiry;
 pub mod feed;
 pub mod fleet;
 pub mod hosting;

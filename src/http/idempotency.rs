@@ -1,6 +1,6 @@
 //! `Idempotency-Key` (IETF draft): the same key and request give the same outcome, 422 with another request, 409 while the
 //! first is being worked on. Scoped to the API key. Operations keep their own record in the commit that creates them; here
-//! is what the calls need that change something at once.
+//! is what the calls need that change something at once, whose answers are kept for a day (`app/expiry.rs`).
 
 use super::auth::Caller;
 use super::call::{Call, ok};

@@ -6,7 +6,7 @@ use super::problem::Refusal;
 use super::work::Work;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use time::OffsetDateTime;
+use time::{Duration, OffsetDateTime};
 
 /// Where an operation is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -123,6 +123,28 @@ pub struct IdempotencyRecord {
     /// When the key was first seen.
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
+}
+
+impl IdempotencyRecord {
+    /// How long an answer is kept. An operation has its key for as long as there is the operation.
+    pub const KEPT_FOR: Duration = Duration::hours(24);
+    /// The index of those that are forgotten by and by, by [`Self::hour_of`] their making.
+    pub const HOUR: &'static str = "hour";
+
+    /// Which hour since 1970 this is.
+    #[must_use]
+    pub fn hour_of(at: OffsetDateTime) -> i64 {
+        at.unix_timestamp().div_euclid(3600)
+    }
+
+    /// The hour after which it is kept for [`Self::KEPT_FOR`]; `None`: it stays.
+    #[must_use]
+    pub fn hour(&self) -> Option<i64> {
+        match self.outcome {
+            IdempotentOutcome::InFlight | IdempotentOutcome::Answered { .. } => Some(Self::hour_of(self.created_at)),
+            IdempotentOutcome::Operation { .. } => None,
+        }
+    }
 }
 
 /// What came of a request with an Idempotency-Key.

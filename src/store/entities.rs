@@ -207,6 +207,10 @@ impl Entity for IdempotencyRecord {
     fn id(&self) -> String {
         self.id.clone()
     }
+    /// `hour`: those that are forgotten by and by.
+    fn index(&self) -> Vec<IndexEntry> {
+        self.hour().map(|hour| entry(Self::HOUR, hour.to_string())).into_iter().collect()
+    }
 }
 
 impl Entity for FundingRequest {

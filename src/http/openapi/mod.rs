@@ -72,7 +72,7 @@ fn operation(route: &Route, method: &str) -> Value {
     if route.effect != Effect::Looks {
         parameters.push(json!({
             "name": "Idempotency-Key", "in": "header", "required": false,
-            "description": "The same key and request give the same outcome; 422 with another request, 409 while the first is in flight.",
+            "description": "The same key and request give the same outcome; 422 with another request, 409 while the first is in flight. Kept as long as the operation, or, where there is none, for a day.",
             "schema": {"type": "string", "minLength": 1, "maxLength": 255},
         }));
     }
