@@ -57,7 +57,7 @@ params! {
 
 pub(super) async fn pay(call: Call, params: PayParams) -> Result<Response, Refusal> {
     let host = match &params.host {
-        Some(host) => Some(call.address(&params.uuid, &host).await?),
+        Some(host) => Some(call.address(&params.uuid, host).await?),
         None => None,
     };
     let request = PayRequest {
