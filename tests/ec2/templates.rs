@@ -157,7 +157,7 @@ fn masters_may_keep_their_own_hosts_only(stacks: &Stacks, account: &Account) {
     assert!(policy.allows("iam:PassRole", stacks.output("HostRole"), &to_ec2));
     assert!(!policy.allows("iam:PassRole", stacks.output("MasterRole"), &to_ec2));
     let context = |name| [("kms:EncryptionContext:scale-lnd-deployment", name)];
-    for action in ["kms:Decrypt", "kms:GenerateDataKey"] {
+    for action in ["kms:Decrypt", "kms:GenerateDataKeyWithoutPlaintext"] {
         assert!(policy.allows(action, SEALING_KEY, &context(DEPLOYMENT)), "{action}");
         assert!(!policy.allows(action, SEALING_KEY, &context("another")), "{action}");
         assert!(!policy.allows(action, SEALING_KEY, &[]), "{action}");
