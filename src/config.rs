@@ -5,6 +5,7 @@
 //! Values that are secrets come from files of their own or from the environment.
 
 pub mod agent;
+mod boot;
 pub mod chain;
 mod compute;
 mod seal;
@@ -14,6 +15,7 @@ mod serving;
 mod setting;
 mod source;
 
+pub use boot::BootSettings;
 pub use chain::{ChainBackend, ChainRpc, ChainSection};
 pub use compute::{ComputeSection, Ec2Section};
 pub use seal::SealSection;
@@ -123,6 +125,9 @@ impl Config {
         }
         if let (Some(deployment), Some(chain)) = (&deployment, &chain) {
             chain.validate_on(deployment.network, lnd.as_ref(), &mut found);
+        }
+        if let (Some(ComputeSection::Ec2(ec2)), Some(agents), Some(chain)) = (&compute, &agents, &chain) {
+            ec2.validate_with(agents, chain, &mut found);
         }
         settings.found(found);
 

@@ -19,6 +19,7 @@
 //! What is here already, and what is not, is in docs/aws.md.
 
 pub mod ec2;
+pub mod firewall;
 pub mod user_data;
 
 use crate::model::HostId;

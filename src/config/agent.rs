@@ -6,6 +6,7 @@ use super::source::{ConfigFault, Found, Part, Section, Settings};
 use super::{LogSection, SecretSource};
 use crate::backoff::Backoff;
 use crate::lndserver::AgentConfig;
+use crate::lndserver::config::PORT_BASE;
 use crate::pki::Fingerprint;
 use secrecy::SecretString;
 use std::net::{IpAddr, SocketAddr};
@@ -62,7 +63,7 @@ impl Part for AgentConfig {
         let masters = s.required("masters");
         let ca_fingerprint = s.required("ca_fingerprint");
         let Program(lnd) = s.or("lnd", Program(PathBuf::from("lnd")));
-        let port_base = s.or("port_base", 10_100);
+        let port_base = s.or("port_base", PORT_BASE);
         let lnd_rest = s.optional("lnd_rest");
         let join_token = join_token(s);
         Some(Self {

@@ -1,6 +1,7 @@
 //! `[compute]`: where the machines for hosts come from. Without it, or with `kind = "manual"`, an operator brings them
 //! (`scale-lnd host invite`).
 
+use super::boot::BootSettings;
 use super::setting::{Raw, Setting};
 use super::source::{Found, Part, Section};
 use crate::model::hosting::Rules;
@@ -13,7 +14,7 @@ pub enum ComputeSection {
     /// An operator invites machines.
     Manual,
     /// The deployment starts EC2 instances by itself.
-    Ec2(Ec2Section),
+    Ec2(Box<Ec2Section>),
 }
 
 /// `[compute]` of the kind ec2.
@@ -33,6 +34,8 @@ pub struct Ec2Section {
     pub join_within: Duration,
     /// How often the instances are looked at.
     pub observe_every: Duration,
+    /// What makes a bare machine a host. None: the image has all that.
+    pub boot: Option<BootSettings>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,7 +82,8 @@ impl Part for ComputeSection {
         let (nodes_per_host, spare_slots) = (s.or("nodes_per_host", 1), s.or("spare_slots", 0));
         let join_within = Duration::from_secs(s.or("join_within_seconds", 900));
         let observe_every = Duration::from_secs(s.or("observe_every_seconds", 30));
-        Some(Self::Ec2(Ec2Section {
+        let boot = BootSettings::read(s);
+        Some(Self::Ec2(Box::new(Ec2Section {
             region: region?,
             endpoint_url,
             template: Template { id: id?, version: version? },
@@ -87,7 +91,8 @@ impl Part for ComputeSection {
             rules: Rules { nodes_per_host, spare_slots, max_hosts: max_hosts? },
             join_within,
             observe_every,
-        }))
+            boot,
+        })))
     }
 
     fn validate(&self, found: &mut Found) {
@@ -116,6 +121,9 @@ impl Part for ComputeSection {
         }
         if !(5..=3600).contains(&ec2.join_within.as_secs()) {
             found.push(("compute.join_within_seconds", "must be from 5 to 3600".to_owned()));
+        }
+        if let Some(boot) = &ec2.boot {
+            boot.validate(&ec2.places, found);
         }
         if !(1..=3600).contains(&ec2.observe_every.as_secs()) {
             found.push(("compute.observe_every_seconds", "must be from 1 to 3600".to_owned()));

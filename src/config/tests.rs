@@ -358,12 +358,47 @@ fn faults_of_compute_are_named() {
         ("nodes_per_host = 1", "nodes_per_host = 0", "compute.nodes_per_host: must be from 1"),
         ("within_seconds = 900", "within_seconds = 4", "compute.join_within_seconds: must be from 5"),
         ("\"https://ec2", "\"ec2", "compute.endpoint_url: must begin with"),
+        ("scale-lnd:arm64", "scale-lnd:x86_64", "compute.programs: has no scale-lnd for arm64, which t4g.small needs"),
+        ("\"scale-lnd:", "\"lnd:", "compute.programs: has more than one lnd for arm64"),
+        ("\"lnd:arm64", "\"btcd:arm64", "compute.programs: must begin with scale-lnd: or lnd:"),
+        ("https://downloads", "http://downloads", "compute.programs: needs a URL that begins with https://"),
+        ("https://downloads.example/", "https://downloads.example/$(id)", "compute.programs: needs a URL"),
+        ("arm64:0000", "arm64:000", "compute.programs: needs a SHA-256 of 64 hexadecimal digits"),
+        ("arm64:0000", "arm64:000g", "compute.programs: needs a SHA-256 of 64 hexadecimal digits"),
+        ("[\"10.0.1.0/24\"", "[\"10.0.1.1/24\"", "compute.fleet_networks: must be a network"),
+        ("[\"10.0.1.0/24\", \"10.0.2.0/24\"]", "[]", "compute.fleet_networks: must name the networks"),
+        ("[\"10.0.1.0/24\"", "[\"169.254.0.0/16\"", "compute.fleet_networks: has link-local addresses"),
+        ("fleet_networks = ", "# ", "compute.fleet_networks: is missing"),
+        ("\"10.0.0.7:9735\"", "\"10.0.0.7\"", "compute.also_reach: must be a network and a port or two"),
+        ("\"10.0.0.7:9735\"", "\"169.254.169.254:80\"", "compute.also_reach: has link-local addresses"),
+        ("nodes_per_host = 1 ", "nodes_per_host = 1000 ", "more than EC2 takes: fewer nodes_per_host"),
     ];
     for (right, wrong, expected) in cases {
         let text = compute_of_example();
         assert!(text.contains(right), "{right}");
         let faults = load(&text.replacen(right, wrong, 1), &[], &[]).unwrap_err();
         assert!(faults.contains(expected), "{wrong}: {faults}");
+    }
+}
+
+#[test]
+fn the_hosts_firewall_must_know_where_masters_and_the_backend_are() {
+    let text = compute_of_example();
+    let nowhere = text.replace("also_reach", "# also_reach");
+    for (address, name) in [("10.0.0.6:18556", "btcd.internal:18556"), ("10.0.0.5:8081", "masters.internal:8081")] {
+        load(&text.replace(address, name), &[], &[]).unwrap();
+        let faults = load(&nowhere.replace(address, name), &[], &[]).unwrap_err();
+        assert_eq!(
+            faults,
+            format!("compute.also_reach: is missing: {name} is a name, and the hosts' firewall must know its network")
+        );
+    }
+    load(&nowhere, &[], &[]).unwrap();
+    // Without programs the image has the firewall.
+    let (before, after) = text.split_once("programs = [").unwrap();
+    let faults = load(&format!("{before}{}", after.split_once("\n]").unwrap().1), &[], &[]).unwrap_err();
+    for key in ["fleet_networks", "also_reach"] {
+        assert!(faults.contains(&format!("compute.{key}: is for hosts that are made of bare machines")), "{faults}");
     }
 }
 

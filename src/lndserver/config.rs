@@ -6,6 +6,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// The first port of a host's lnds, unless the agent is told another.
+pub const PORT_BASE: u16 = 10_100;
+
 /// The configuration of one host agent.
 #[derive(Debug, Clone)]
 pub struct AgentConfig {

@@ -102,6 +102,7 @@ async fn supply(config: &Config, section: &Ec2Section, fleet: &Fleet) -> Result<
         deployment,
         authority,
         masters: config.agents.dialled(),
+        provision: section.provision(&config.agents, &config.chain),
         join_key: fleet.join_key()?,
     })
 }

@@ -18,6 +18,7 @@ pub mod onchain_address;
 pub mod operation;
 pub mod placing;
 pub mod problem;
+pub mod provision;
 pub mod work;
 
 pub use amount::{Msat, Sat};

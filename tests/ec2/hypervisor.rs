@@ -1,13 +1,16 @@
 //! Plays the machines: each instance that comes up in the account is booted, by doing what its user data says, with the real
 //! lndserver bound to the instance's address. Whoever is terminated is killed, lnds and all.
+//!
+//! It does what cloud-init does with the files, and what systemd does with the agent's unit: its credentials, its environment,
+//! its command. It does not do what needs a machine (`runcmd`: mounts, users, packages, firewall); `tests/host_boot` has that.
 
 use super::moto::{Account, is_terminated};
 use crate::harness::eventually;
 use crate::harness::world::{World, program};
 use aws_sdk_ec2::types::Instance;
-use scale_lnd::compute::user_data::CONFIG;
+use scale_lnd::compute::user_data::UNIT;
 use scale_lnd::dev::reaper::{Signal, Spawn, Spawned};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -98,7 +101,7 @@ impl Machines {
         }
     }
 
-    /// What cloud-init does of it: writes the files. What the image does: starts the agent.
+    /// What cloud-init does of it: writes the files, and asks systemd for the agent.
     async fn boot(&self, id: &str, instance: &Instance) -> Option<Spawned> {
         {
             let mut dead = self.dead.lock().unwrap();
@@ -116,6 +119,10 @@ impl Machines {
             let mode = u32::from_str_radix(file["permissions"].as_str().unwrap(), 8).unwrap();
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
         }
+        if self.inside(id, UNIT).exists() {
+            let asks = cloud_config["runcmd"].as_array().unwrap().last().unwrap();
+            assert_eq!(*asks, json!(["systemctl", "enable", "--now", "--no-block", "scale-lnd.service"]));
+        }
         Some(self.spawn_agent(id, instance.private_ip_address().unwrap()).await)
     }
 
@@ -124,18 +131,36 @@ impl Machines {
         self.dir.path().join(id).join(path.trim_start_matches('/'))
     }
 
+    /// What systemd does for the agent's unit. What boot.sh finds out about the machine is known here.
     async fn spawn_agent(&self, id: &str, address: &str) -> Spawned {
-        let data = self.inside(id, "/var/lib/scale-lnd");
-        std::fs::create_dir_all(data.parent().unwrap()).unwrap();
-        let spawn = Spawn::new("lndserver", program())
-            .arg("lndserver")
-            .arg("--config")
-            .arg(self.inside(id, CONFIG).to_str().unwrap())
-            .env("SCALE_LND_AGENT_DATA_DIR", data.to_str().unwrap())
-            .env("SCALE_LND_AGENT_LISTEN", format!("{address}:{AGENT_PORT}"))
-            .env("SCALE_LND_AGENT_LND", self.world.binaries.lnd.to_str().unwrap())
-            .log(self.dir.path().join(id).join("agent.log"));
-        self.world.reaper.spawn(spawn).await.unwrap()
+        // Where the user data has none, the image has the same.
+        let unit = std::fs::read_to_string(self.inside(id, UNIT))
+            .unwrap_or_else(|_| include_str!("../../deploy/host/scale-lnd.service").to_owned());
+        let all = |key: &str| unit.lines().filter_map(|l| l.strip_prefix(key)?.strip_prefix('=')).collect::<Vec<_>>();
+        let credentials = self.inside(id, "/run/credentials/scale-lnd.service");
+        std::fs::create_dir_all(&credentials).unwrap();
+        for credential in all("LoadCredential") {
+            let (name, path) = credential.split_once(':').unwrap();
+            std::fs::copy(self.inside(id, path), credentials.join(name)).unwrap();
+        }
+        let [command] = *all("ExecStart") else { panic!("one command: {unit}") };
+        let command = command.replace("%d", credentials.to_str().unwrap());
+        let arguments = command.strip_prefix("/usr/local/bin/scale-lnd ").unwrap().split(' ');
+        let spawn = arguments.fold(Spawn::new("lndserver", program()), |spawn, argument| spawn.arg(argument));
+        let spawn = all("Environment").into_iter().fold(spawn, |spawn, variable| {
+            let (name, path) = variable.split_once('=').unwrap();
+            spawn.env(name, self.inside(id, path).to_str().unwrap())
+        });
+        assert_eq!(all("EnvironmentFile"), ["/run/scale-lnd/agent.env"]);
+        let spawn = spawn.env("SCALE_LND_AGENT_LISTEN", format!("{address}:{AGENT_PORT}"));
+        // The machine's folders, and the program that boot.sh would have loaded.
+        std::fs::create_dir_all(self.inside(id, "/var/lib")).unwrap();
+        let lnd = self.inside(id, "/usr/local/bin/lnd");
+        std::fs::create_dir_all(lnd.parent().unwrap()).unwrap();
+        if !lnd.exists() {
+            std::os::unix::fs::symlink(&self.world.binaries.lnd, &lnd).unwrap();
+        }
+        self.world.reaper.spawn(spawn.log(self.dir.path().join(id).join("agent.log"))).await.unwrap()
     }
 
     /// Like pulling the plug: agent and lnds at once.

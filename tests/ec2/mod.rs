@@ -146,7 +146,13 @@ spare_slots = {spare_slots}
 max_hosts = {max_hosts}
 join_within_seconds = {join_within_seconds}
 observe_every_seconds = 1
+fleet_networks = ["127.0.0.0/8"]
+programs = [
+  "scale-lnd:x86_64:{sha256}:https://downloads.example/scale-lnd",
+  "lnd:x86_64:{sha256}:https://downloads.example/lnd.tar.gz",
+]
 "#,
+        sha256 = "0".repeat(64),
         region = account.region,
         url = proxy.url,
         template = template.unwrap_or(&account.template),

@@ -15,6 +15,7 @@ use crate::model::hosting::{Rules, missing};
 use crate::model::machine::{Place, Template};
 use crate::model::node::Claim;
 use crate::model::operation::{Operation, State};
+use crate::model::provision::Provision;
 use crate::model::work::Work;
 use crate::model::work::launch::{Launch, LaunchStep};
 use crate::model::{HostId, NodeId, OperationId};
@@ -54,6 +55,8 @@ pub struct Supply {
     pub authority: String,
     /// Where agents find masters.
     pub masters: Vec<String>,
+    /// What makes a bare machine a host. None: its image has all that.
+    pub provision: Option<Provision>,
     /// Makes join tokens.
     pub join_key: JoinKey,
 }

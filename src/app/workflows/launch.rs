@@ -94,7 +94,7 @@ impl Launching<'_> {
             place: place.clone(),
             client_token: Frozen::client_token(&supply.deployment, self.id, generation, place),
             tags: self.tags(&host.value, generation).await?,
-            user_data: user_data::template(&supply.masters, &supply.authority),
+            user_data: user_data::template(&supply.masters, &supply.authority, supply.provision.as_ref()),
             join_until,
         };
         host.value.generation = generation;

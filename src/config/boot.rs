@@ -1,0 +1,136 @@
+//! The part of `[compute]` that makes a host of a bare machine: the programs it loads, and what its firewall lets through.
+
+use super::chain::{ChainBackend, ChainSection};
+use super::compute::Ec2Section;
+use super::serving::AgentsSection;
+use super::setting::{Raw, Setting};
+use super::source::{Found, Section};
+use crate::compute::user_data;
+use crate::lndserver::conf::Ports;
+use crate::lndserver::config::PORT_BASE;
+use crate::model::machine::Place;
+use crate::model::provision::{Arch, Net, Program, ProgramName, Provision, Reach, is_link_local};
+use std::net::SocketAddr;
+
+/// What makes a bare machine a host.
+#[derive(Debug, Clone)]
+pub struct BootSettings {
+    /// The programs that it loads.
+    pub programs: Vec<Program>,
+    /// The networks that the hosts are in.
+    pub fleet: Vec<Net>,
+    /// What lnds may reach besides masters, the chain backend and each other, although it is not public.
+    pub reach: Vec<Reach>,
+}
+
+macro_rules! from_str {
+    ($($type:ty),*) => {$(
+        impl Setting for $type {
+            fn parse(raw: Raw) -> Result<Self, String> {
+                String::parse(raw)?.parse().map_err(str::to_owned)
+            }
+        }
+    )*};
+}
+from_str!(Program, Net, Reach);
+
+impl BootSettings {
+    /// Without programs there is nothing else to say.
+    pub(super) fn read(s: &mut Section<'_>) -> Option<Self> {
+        let given = s.is_given("programs");
+        let programs = s.optional("programs");
+        for key in ["fleet_networks", "also_reach"] {
+            if !given && s.is_given(key) {
+                s.refuse(key, "is for hosts that are made of bare machines: `programs` is missing".to_owned());
+            }
+        }
+        let fleet = if given { s.required("fleet_networks") } else { s.optional("fleet_networks") };
+        let reach = s.or("also_reach", Vec::new());
+        Some(Self { programs: programs?, fleet: fleet?, reach })
+    }
+
+    /// What makes no sense together, or with the places.
+    pub(super) fn validate(&self, places: &[Place], found: &mut Found) {
+        for arch in Arch::ALL {
+            let needed = places.iter().find(|place| Arch::of_instance_type(&place.instance_type) == arch);
+            for name in ProgramName::ALL {
+                let (file, arch_name) = (name.file(), arch.name());
+                let count = self.programs.iter().filter(|program| (program.name, program.arch) == (name, arch)).count();
+                if let (Some(place), 0) = (needed, count) {
+                    let message = format!("has no {file} for {arch_name}, which {} needs", place.instance_type);
+                    found.push(("compute.programs", message));
+                }
+                if count > 1 {
+                    found.push(("compute.programs", format!("has more than one {file} for {arch_name}")));
+                }
+            }
+        }
+        if self.fleet.is_empty() {
+            found.push((
+                "compute.fleet_networks",
+                "must name the networks of the hosts, such as 10.0.1.0/24".to_owned(),
+            ));
+        }
+        let link_local = "has link-local addresses, which no lnd may reach";
+        if self.fleet.iter().any(|net| is_link_local(*net)) {
+            found.push(("compute.fleet_networks", link_local.to_owned()));
+        }
+        if self.reach.iter().any(|reach| is_link_local(reach.net)) {
+            found.push(("compute.also_reach", link_local.to_owned()));
+        }
+    }
+}
+
+/// Where masters and the chain backend are, as they are written.
+fn services(agents: &AgentsSection, chain: &ChainSection) -> Vec<String> {
+    let mut all = agents.dialled();
+    match &chain.backend {
+        ChainBackend::Btcd { rpc, .. } => all.push(rpc.host.clone()),
+        ChainBackend::Bitcoind { rpc, zmq } => {
+            all.push(rpc.host.clone());
+            let zmq = zmq.iter().flat_map(|zmq| [&zmq.block, &zmq.tx]);
+            all.extend(zmq.map(|address| address.trim_start_matches("tcp://").to_owned()));
+        }
+        ChainBackend::Neutrino { peers, .. } => all.extend(peers.iter().cloned()),
+    }
+    all
+}
+
+impl Ec2Section {
+    /// What new machines are made hosts of.
+    #[must_use]
+    pub fn provision(&self, agents: &AgentsSection, chain: &ChainSection) -> Option<Provision> {
+        let boot = self.boot.as_ref()?;
+        let ports = (0..self.rules.nodes_per_host).filter_map(|slot| Ports::of_slot(PORT_BASE, slot));
+        Some(Provision {
+            programs: boot.programs.clone(),
+            services: services(agents, chain).iter().filter_map(|service| service.parse().ok()).collect(),
+            reach: boot.reach.clone(),
+            fleet: boot.fleet.clone(),
+            lnd_ports: (PORT_BASE, ports.clone().map(|ports| ports.rest).max().unwrap_or(PORT_BASE)),
+            peer_ports: ports.map(|ports| ports.p2p).collect(),
+        })
+    }
+
+    /// What does not go with where masters and the chain backend are.
+    pub(super) fn validate_with(&self, agents: &AgentsSection, chain: &ChainSection, found: &mut Found) {
+        let Some(provision) = self.provision(agents, chain) else { return };
+        // The firewall knows addresses only. Neutrino's peers may be public.
+        let must_be_known = !matches!(chain.backend, ChainBackend::Neutrino { .. });
+        let by_name = |service: &String| service.parse::<SocketAddr>().is_err();
+        let names = if must_be_known { services(agents, chain) } else { agents.dialled() };
+        if let Some(name) = names.into_iter().find(by_name).filter(|_| provision.reach.is_empty()) {
+            let message = format!("is missing: {name} is a name, and the hosts' firewall must know its network");
+            found.push(("compute.also_reach", message));
+        }
+        let template = user_data::template(&agents.dialled(), &"0".repeat(64), Some(&provision));
+        if !user_data::fits(&template) {
+            let message = format!(
+                "the hosts' user data would have {} bytes, more than EC2 takes: fewer nodes_per_host, networks, masters \
+                 or shorter URLs are needed",
+                template.len()
+            );
+            found.push(("compute.programs", message));
+        }
+    }
+}
