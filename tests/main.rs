@@ -8,6 +8,7 @@ mod docs;
 mod ec2;
 mod gates;
 mod harness;
+mod host_boot;
 mod keys;
 mod lnd_rest;
 mod lndserver;
