@@ -59,16 +59,23 @@ def policies(role):
     return statements
 
 
-def files(launch_template):
-    """What the user data of a launch template writes."""
-    versions = client("ec2").describe_launch_template_versions(LaunchTemplateId=launch_template)
-    data = versions["LaunchTemplateVersions"][0]["LaunchTemplateData"]
-    text = base64.b64decode(data["UserData"]).decode()
+def of_template(launch_template):
+    versions = ec2.describe_launch_template_versions(LaunchTemplateId=launch_template)
+    return versions["LaunchTemplateVersions"][0]["LaunchTemplateData"]["UserData"]
+
+
+def of_instance(instance):
+    return ec2.describe_instance_attribute(InstanceId=instance, Attribute="userData")["UserData"]["Value"]
+
+
+def boot(encoded):
+    """A machine's user data, and the files that it writes."""
+    text = base64.b64decode(encoded).decode()
     assert text.startswith("#cloud-config\n")
-    return {file["path"]: file["content"] for file in yaml.safe_load(text)["write_files"]}
+    return {"user_data": text, "files": {file["path"]: file["content"] for file in yaml.safe_load(text)["write_files"]}}
 
 
-cloudformation, iam = client("cloudformation"), client("iam")
+cloudformation, iam, ec2 = client("cloudformation"), client("iam"), client("ec2")
 certificate = client("acm").request_certificate(DomainName="api.example.com")["CertificateArn"]
 outputs = {}
 with open(plan) as file:
@@ -76,5 +83,6 @@ with open(plan) as file:
 for stack in stacks:
     outputs |= make(stack["name"], stack["template"], stack["parameters"], outputs)
 roles = {name: policies(value) for name, value in outputs.items() if name.endswith("Role")}
-written = files(outputs["MasterTemplate"]) if "MasterTemplate" in outputs else {}
-json.dump({"outputs": outputs, "statements": roles, "files": written}, sys.stdout)
+user_data = {"MasterTemplate": of_template, "ChainInstance": of_instance}
+boots = {name: boot(of(outputs[name])) for name, of in user_data.items() if name in outputs}
+json.dump({"outputs": outputs, "statements": roles, "boots": boots}, sys.stdout)

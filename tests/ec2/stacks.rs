@@ -20,7 +20,16 @@ pub struct Stacks {
     outputs: HashMap<String, String>,
     /// The statements of each role's policies, by the name of the output.
     pub statements: HashMap<String, Vec<Value>>,
-    /// What the masters' user data writes.
+    /// What machines boot from, by the name of the output.
+    pub boots: HashMap<String, Boot>,
+}
+
+/// What a machine boots from.
+#[derive(Debug, Deserialize)]
+pub struct Boot {
+    /// Its user data.
+    pub user_data: String,
+    /// The files that this writes.
     pub files: HashMap<String, String>,
 }
 
@@ -54,7 +63,7 @@ impl Stacks {
 
     /// The settings that they give to their masters.
     pub fn settings(&self) -> Vec<(&str, &str)> {
-        let lines = self.files["/etc/scale-lnd/master.env"].lines();
+        let lines = self.boots["MasterTemplate"].files["/etc/scale-lnd/master.env"].lines();
         lines.map(|line| line.split_once('=').unwrap()).collect()
     }
 }
@@ -99,6 +108,8 @@ fn parameters(name: &str, account: &Account, masters: usize) -> Value {
             "ImageId": image,
             "HostType": "t3.small",
             "HostTypeElse": "t3.medium",
+            "HostPrograms": programs(),
+            "AlsoReach": format!("{network}.3:9735"),
             "MaxHosts": "7",
             "Masters": masters.to_string(),
             "ApiCidrs": "192.0.2.0/24,198.51.100.0/24",
@@ -111,4 +122,10 @@ fn parameters(name: &str, account: &Account, masters: usize) -> Value {
     };
     parameters["Deployment"] = DEPLOYMENT.into();
     parameters
+}
+
+/// What a host of these types is made of.
+fn programs() -> String {
+    let program = |name: &str| format!("{name}:x86_64:{}:https://releases.example.com/{name}", "ab".repeat(32));
+    ["scale-lnd", "lnd"].map(program).join(",")
 }

@@ -5,10 +5,13 @@ use super::policy::{Context, Policy};
 use super::stacks::{DEPLOYMENT, SEALING_KEY, Stacks, file};
 use super::{Cloud, Compute, DEADLINE, moto};
 use crate::harness::{self, command, world};
+use crate::host_boot;
 use aws_sdk_ec2::types::{IpPermission, LaunchTemplateHttpTokensState};
 use scale_lnd::model::machine::TAG_DEPLOYMENT;
 use serde_json::json;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use tokio::process::Command;
 
 const ALL: [&str; 4] = ["network", "lndserver", "chain", "masterlnd"];
 const TAGGED: (&str, &str) = ("aws:RequestTag/scale-lnd-deployment", DEPLOYMENT);
@@ -62,12 +65,46 @@ fn the_templates_allow_what_is_needed_and_no_more() {
         hosts_are_made_as_they_should(&stacks, &account).await;
         the_masters_settings_are_sound(&stacks).await;
         the_files_of_a_secret_are_written(&stacks).await;
-        let unit = &stacks.files["/etc/systemd/system/scale-lnd-master.service"];
+        let unit = &stacks.boots["MasterTemplate"].files["/etc/systemd/system/scale-lnd-master.service"];
         assert_eq!(
             *unit,
             file("deploy/systemd/scale-lnd-master.service"),
             "the template has the unit of deploy/systemd"
         );
+    });
+}
+
+/// By the programs that are to read it: cloud-init, bash, systemd.
+#[test]
+fn host_boot_of_masters_and_of_the_chain_backend_is_as_it_should() {
+    harness::run(DEADLINE, async {
+        let account = Account::in_region("me-south-1", 203).await;
+        let stacks = Stacks::make(&account, &ALL, 0).await;
+        let schema = host_boot::tool("cloud-schema").await;
+        let (mut scripts, mut units) = (0, 0);
+        for machine in ["MasterTemplate", "ChainInstance"] {
+            let folder = tempfile::tempdir().unwrap();
+            let user_data = folder.path().join("user-data");
+            std::fs::write(&user_data, &stacks.boots[machine].user_data).unwrap();
+            host_boot::passes(&schema, &[&user_data]).await;
+            for (path, text) in &stacks.boots[machine].files {
+                let file = folder.path().join(Path::new(path).file_name().unwrap());
+                // systemd wants to see the programs, which are not here.
+                std::fs::write(&file, text.replace("ExecStart=/usr/local/bin/", "ExecStart=/bin/true ")).unwrap();
+                if text.starts_with("#!/bin/bash\n") {
+                    host_boot::passes("shellcheck", &[&file]).await;
+                    scripts += 1;
+                } else if path.ends_with(".service") {
+                    let mut verify = Command::new("systemd-analyze");
+                    let output = host_boot::run(verify.args(["verify", "--man=no"]).arg(&file)).await;
+                    let said = host_boot::said(&output);
+                    let about = said.lines().filter(|line| line.contains("scale-lnd"));
+                    assert!(output.status.success() && about.count() == 0, "{said}");
+                    units += 1;
+                }
+            }
+        }
+        assert_eq!((scripts, units), (3, 2));
     });
 }
 
@@ -253,7 +290,7 @@ async fn the_files_of_a_secret_are_written(stacks: &Stacks) {
     let dir = tempfile::tempdir().unwrap();
     let (script, folder) = (dir.path().join("files.py"), dir.path().join("etc"));
     std::fs::create_dir(&folder).unwrap();
-    std::fs::write(&script, &stacks.files["/usr/local/sbin/scale-lnd-files"]).unwrap();
+    std::fs::write(&script, &stacks.boots["MasterTemplate"].files["/usr/local/sbin/scale-lnd-files"]).unwrap();
     let python = moto::python().await;
     let write = async |secret: serde_json::Value| {
         let secret_file = dir.path().join("secret.json");

@@ -20,7 +20,7 @@ use tokio::process::Command;
 const DEADLINE: Duration = Duration::from_secs(300);
 
 /// A program of those that `deploy/host/ensure.sh` brings, as `make test` has found them, else as that script finds them.
-async fn tool(name: &str) -> PathBuf {
+pub async fn tool(name: &str) -> PathBuf {
     if let Some(folder) = std::env::var_os("HOST_CHECKS") {
         return PathBuf::from(folder).join(name);
     }
@@ -30,16 +30,16 @@ async fn tool(name: &str) -> PathBuf {
     Path::new(String::from_utf8(found.stdout).unwrap().trim()).join(name)
 }
 
-async fn run(command: &mut Command) -> Output {
+pub async fn run(command: &mut Command) -> Output {
     command.stdin(Stdio::null()).kill_on_drop(true).output().await.unwrap()
 }
 
-fn said(output: &Output) -> String {
+pub fn said(output: &Output) -> String {
     [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned()).concat()
 }
 
 /// Runs a check that must find nothing.
-async fn passes(program: impl AsRef<OsStr>, arguments: &[&Path]) {
+pub async fn passes(program: impl AsRef<OsStr>, arguments: &[&Path]) {
     let output = run(Command::new(&program).args(arguments)).await;
     assert!(output.status.success(), "{:?} {arguments:?}:\n{}", program.as_ref(), said(&output));
 }
