@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # ensure.sh: prints a folder of programs with which the tests check what a new host boots from (deploy/host):
+#   shellcheck
 #   nft           of nftables; `unshare -rn` gives it a network of its own, so that it needs no privilege
 #   cloud-schema  FILE  is `cloud-init schema --config-file FILE` of Debian's cloud-init
 #   python        a Python
-# and makes sure that shellcheck, systemd-analyze, unshare, ip, mkfs.ext4 and blkid are there.
+# and makes sure that systemd-analyze, unshare, ip, mkfs.ext4 and blkid are there.
 #
 # They are packages of the Debian that this machine runs, unpacked into the user's cache folder and not installed: nothing of
 # the system is changed, and no privilege is needed. Debian's mirrors keep one version of a package, so none is pinned.
@@ -13,7 +14,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source-path=SCRIPTDIR source=../../.ci/lib.sh
 . "$here/../../.ci/lib.sh"
 
-packages=(nftables libnftables1 libnftnl11 libmnl0 libjansson4 libxtables12 libgmp10 libedit2 libbsd0 libmd0 cloud-init)
+packages=(shellcheck libffi8 nftables libnftables1 libnftnl11 libmnl0 libjansson4 libxtables12 libgmp10 libedit2 libbsd0 libmd0 cloud-init)
 what="the checks of what a new host boots from"
 
 # Lists of packages of our own: those of the machine may be missing or old, and only root may renew them.
@@ -44,6 +45,11 @@ install() {
         "$tmp/venv/bin/python" -m pip install --disable-pip-version-check --requirement "$here/requirements.txt"
     rm -r "$log" "$tmp/apt" "$tmp/debs"
     ln -s ../venv/bin/python "$tmp/bin/python"
+    wrapper "$tmp/bin/shellcheck" <<'EOF'
+export LD_LIBRARY_PATH
+LD_LIBRARY_PATH=$(echo "$top"/root/usr/lib/*-linux-gnu)
+exec "$top/root/usr/bin/shellcheck" "$@"
+EOF
     wrapper "$tmp/bin/nft" <<'EOF'
 export LD_LIBRARY_PATH
 LD_LIBRARY_PATH=$(echo "$top"/root/usr/lib/*-linux-gnu)
@@ -53,6 +59,7 @@ EOF
 export PYTHONPATH=$top/root/usr/lib/python3/dist-packages
 exec "$top/venv/bin/python" -W ignore -m cloudinit.config.schema --config-file "$@"
 EOF
+    "$tmp/bin/shellcheck" --version >/dev/null
     "$tmp/bin/nft" --version >&2
     say "they are there, $(elapsed)"
 }
@@ -67,7 +74,6 @@ EOF
 }
 
 export PATH=$PATH:/usr/sbin:/sbin
-need shellcheck "$what need it: Debian's shellcheck."
 need systemd-analyze "$what need it: Debian's systemd."
 need unshare "$what need it: Debian's util-linux."
 need ip "$what need it: Debian's iproute2."

@@ -81,6 +81,7 @@ fn host_boot_of_masters_and_of_the_chain_backend_is_as_it_should() {
         let account = Account::in_region("me-south-1", 203).await;
         let stacks = Stacks::make(&account, &ALL, 0).await;
         let schema = host_boot::tool("cloud-schema").await;
+        let shellcheck = host_boot::tool("shellcheck").await;
         let (mut scripts, mut units) = (0, 0);
         for machine in ["MasterTemplate", "ChainInstance"] {
             let folder = tempfile::tempdir().unwrap();
@@ -92,7 +93,7 @@ fn host_boot_of_masters_and_of_the_chain_backend_is_as_it_should() {
                 // systemd wants to see the programs, which are not here.
                 std::fs::write(&file, text.replace("ExecStart=/usr/local/bin/", "ExecStart=/bin/true ")).unwrap();
                 if text.starts_with("#!/bin/bash\n") {
-                    host_boot::passes("shellcheck", &[&file]).await;
+                    host_boot::passes(&shellcheck, &[&file]).await;
                     scripts += 1;
                 } else if path.ends_with(".service") {
                     let mut verify = Command::new("systemd-analyze");

@@ -150,7 +150,7 @@ fn the_scripts_are_without_fault() {
         scripts.extend([files.path(BOOT), at(".ci/run"), at(".ci/need"), at(".ci/cargo-tool"), at(".ci/advisories")]);
         let arguments: Vec<&Path> =
             std::iter::once(Path::new("-x")).chain(scripts.iter().map(PathBuf::as_path)).collect();
-        passes("shellcheck", &arguments).await;
+        passes(&tool("shellcheck").await, &arguments).await;
     });
 }
 
