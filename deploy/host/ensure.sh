@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # ensure.sh: prints a folder of programs with which the tests check what a new host boots from (deploy/host):
-#   shellcheck
 #   nft           of nftables; `unshare -rn` gives it a network of its own, so that it needs no privilege
 #   cloud-schema  FILE  is `cloud-init schema --config-file FILE` of Debian's cloud-init
 #   python        a Python
+#   and shellcheck
 # and makes sure that systemd-analyze, unshare, ip, mkfs.ext4 and blkid are there.
 #
 # They are packages of the Debian that this machine runs, unpacked into the user's cache folder and not installed: nothing of
