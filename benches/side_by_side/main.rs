@@ -65,7 +65,8 @@ async fn bench(args: Args) {
     report::progress("starting a simnet, a master and an agent");
     // The limit for one key is for apps, and would be what is measured.
     let open = "[http]\nper_key_per_second = 1000000\nper_key_burst = 1000000\n";
-    let plain = Setup { initial_funding_sat: 0, lease_ttl_ms: 5_000, more: open.to_owned(), ..Setup::default() };
+    let plain =
+        Setup { initial_funding_sat: 0, lease_ttl_ms: 5_000, slots: 60, more: open.to_owned(), ..Setup::default() };
     let mut d = Deployment::start(plain.clone()).await;
     d.create_users(&["alice"]).await;
     let sides = sides::Sides::of(&mut d, "alice").await;
