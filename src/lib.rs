@@ -7,6 +7,7 @@
 
 pub mod apikey;
 pub mod app;
+mod aws_words;
 pub mod backoff;
 pub mod cli;
 pub mod clock;

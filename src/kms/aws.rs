@@ -2,6 +2,7 @@
 //! unwraps none for another deployment, and every use of one stands in CloudTrail with its name.
 
 use super::{KeyArn, KeyService, KmsError};
+use crate::aws_words::{said, shortened};
 use crate::model::deployment::WrappedKey;
 use crate::seal::SealKey;
 use async_trait::async_trait;
@@ -31,7 +32,6 @@ const FIRST_PAUSE: Duration = Duration::from_millis(300);
 const CONTEXT_DEPLOYMENT: &str = "scale-lnd-deployment";
 /// Part of the encryption context: the version of the sealing key.
 const CONTEXT_VERSION: &str = "scale-lnd-key-version";
-const LONGEST_MESSAGE: usize = 300;
 
 /// Which keys, and where KMS is.
 #[derive(Debug, Clone)]
@@ -162,21 +162,6 @@ fn meaning(code: &str, message: &str, key: &KeyArn, version: u32) -> KmsError {
         "InvalidCiphertextException" | "IncorrectKeyException" => KmsError::DoesNotUnwrap { version },
         _ => KmsError::Unavailable(said),
     }
-}
-
-fn shortened(message: &str) -> &str {
-    let end = message.char_indices().nth(LONGEST_MESSAGE).map_or(message.len(), |(at, _)| at);
-    message.get(..end).unwrap_or_default()
-}
-
-/// The error with all its reasons.
-fn said(error: &(dyn Error + 'static)) -> String {
-    let (mut all, mut next) = (error.to_string(), error.source());
-    while let Some(source) = next {
-        all = format!("{all}: {source}");
-        next = source.source();
-    }
-    shortened(&all).to_owned()
 }
 
 #[cfg(test)]

@@ -1,12 +1,10 @@
 //! What EC2's errors mean for whoever asked.
 
 use super::super::ComputeError;
+use crate::aws_words::{said, shortened};
 use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
 use std::error::Error;
 use std::time::Duration;
-
-/// EC2's messages can hold whole policies, encoded.
-const LONGEST_MESSAGE: usize = 300;
 
 /// EC2's name for the error, where EC2 has answered.
 pub(super) fn code<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>) -> Option<&str> {
@@ -74,21 +72,6 @@ fn meaning(code: &str, message: &str) -> ComputeError {
         "UnknownParameter" | "VPCIdNotSpecified" | "ParameterNotAllowed" => ComputeError::Refused(said),
         _ => ComputeError::Unknown(said),
     }
-}
-
-fn shortened(message: &str) -> &str {
-    let end = message.char_indices().nth(LONGEST_MESSAGE).map_or(message.len(), |(at, _)| at);
-    message.get(..end).unwrap_or_default()
-}
-
-/// The error with all its reasons.
-fn said(error: &(dyn Error + 'static)) -> String {
-    let (mut all, mut next) = (error.to_string(), error.source());
-    while let Some(source) = next {
-        all = format!("{all}: {source}");
-        next = source.source();
-    }
-    shortened(&all).to_owned()
 }
 
 #[cfg(test)]
