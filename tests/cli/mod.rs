@@ -234,6 +234,8 @@ fn what_is_not_there_is_said_in_a_line() {
         &["host", "revoke", &no_host],
         &["node", "credentials", "--app", "wallet", "--uuid", "alice", "--out", out.to_str().unwrap()],
         &["key", "revoke", "0123456789abcdef"],
+        // Without a key in the environment.
+        &["demo", "--at", "http://127.0.0.1:1"],
     ] {
         let refused = site.run(args);
         assert_eq!(refused.code, Some(1), "{args:?}");

@@ -29,6 +29,7 @@ struct Compute {
     max_hosts: u32,
     join_within_seconds: u64,
     credentials: bool,
+    initial_funding_sat: u64,
     /// What the masters have in their environment beside.
     env: Vec<(&'static str, String)>,
 }
@@ -41,6 +42,7 @@ impl Default for Compute {
             max_hosts: 20,
             join_within_seconds: 90,
             credentials: true,
+            initial_funding_sat: 0,
             env: Vec::new(),
         }
     }
@@ -132,7 +134,8 @@ impl Cloud {
 }
 
 async fn deployment(account: &Account, proxy: &Proxy, compute: &Compute) -> Deployment {
-    let Compute { template, spare_slots, max_hosts, join_within_seconds, credentials, env: more_env } = compute;
+    let Compute { template, spare_slots, max_hosts, join_within_seconds, credentials, .. } = compute;
+    let (initial_funding_sat, more_env) = (compute.initial_funding_sat, &compute.env);
     let more = format!(
         r#"
 [compute]
@@ -165,5 +168,5 @@ programs = [
     let given = given.into_iter().filter(|_| *credentials);
     let env = none.into_iter().chain([("AWS_EC2_METADATA_DISABLED", "true")]).chain(given);
     let env = env.map(|(name, value)| (name, value.to_owned())).chain(more_env.iter().cloned()).collect();
-    Deployment::start(Setup { slots: 0, initial_funding_sat: 0, env, more, ..Setup::default() }).await
+    Deployment::start(Setup { slots: 0, initial_funding_sat, env, more, ..Setup::default() }).await
 }

@@ -16,20 +16,28 @@ use tokio::process::Command;
 const ALL: [&str; 4] = ["network", "lndserver", "chain", "masterlnd"];
 const TAGGED: (&str, &str) = ("aws:RequestTag/scale-lnd-deployment", DEPLOYMENT);
 
+/// The whole story of `make demo`, each of its two users on an instance.
 #[test]
-fn a_create_passes_on_what_the_templates_have_made() {
+fn the_demo_is_true_on_what_the_templates_have_made() {
     harness::run(DEADLINE, async {
         let account = Account::in_region("eu-south-1", 201).await;
         // Without masters of theirs: the test starts one with what they would have.
         let stacks = Stacks::make(&account, &["network", "lndserver", "masterlnd"], 0).await;
         let settings = stacks.settings().into_iter().filter(|(name, _)| name.starts_with("SCALE_LND_COMPUTE_"));
         let env = settings.map(|(name, value)| (&*name.to_owned().leak(), value.to_owned())).collect();
-        let cloud = Cloud::start_in(account, Compute { env, ..Compute::default() }).await;
-        cloud.d.api().create("alice").await;
-        cloud.works("alice").await;
+        let cloud =
+            Cloud::start_in(account, Compute { env, initial_funding_sat: 1_000_000, ..Compute::default() }).await;
+        let (url, key) = (&cloud.d.masters[0].url, cloud.d.key.as_str());
+        let program = world::program();
+        let demo = [program.to_str().unwrap(), "demo", "--at", url];
+        let told = command::run(&demo, &[("SCALE_LND_API_KEY", Some(key))]).await;
+        assert_eq!(told.code, Some(0), "{}{}", told.out, told.err);
+        assert!(told.out.contains("all of it is true"), "{}", told.out);
 
-        let instance = cloud.only_instance().await;
-        assert_eq!(tag(&instance, TAG_DEPLOYMENT), DEPLOYMENT);
+        let instances = cloud.account.living().await;
+        assert_eq!(instances.len(), 2, "{instances:#?}");
+        let instance = &instances[0];
+        assert_eq!(tag(instance, TAG_DEPLOYMENT), DEPLOYMENT);
         assert_eq!(instance.subnet_id(), Some(stacks.output("PrivateSubnetA")));
         assert_eq!(instance.instance_type().unwrap().as_str(), "t3.small");
         let groups: Vec<_> = instance.security_groups().iter().map(|group| group.group_id().unwrap()).collect();

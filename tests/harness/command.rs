@@ -8,8 +8,8 @@ use std::time::Duration;
 use tokio::sync::OnceCell;
 use tokio::time::timeout;
 
-/// How long a command may take.
-const LIMIT: Duration = Duration::from_secs(60);
+/// How long a command may take: one tells the whole story of `make demo`.
+const LIMIT: Duration = Duration::from_secs(180);
 /// Keeps the two outputs apart: a reaper's log has both.
 const APART: &str = r#"out="$1" err="$2"; shift 2; exec "$@" >"$out" 2>"$err""#;
 
