@@ -64,6 +64,11 @@ impl Hypervisor {
         *self.machines.dead.lock().unwrap() += 1;
     }
 
+    /// A path on an instance's disks.
+    pub fn path(&self, id: &str, path: &str) -> PathBuf {
+        self.machines.inside(id, path)
+    }
+
     /// Stops an instance and starts it again at another address.
     pub async fn restart_at(&self, id: &str, address: &str) {
         self.machines.power_off(id).await;

@@ -27,6 +27,7 @@ struct Compute {
     template: Option<&'static str>,
     spare_slots: u32,
     max_hosts: u32,
+    nodes_per_host: u32,
     join_within_seconds: u64,
     credentials: bool,
     initial_funding_sat: u64,
@@ -40,6 +41,7 @@ impl Default for Compute {
             template: None,
             spare_slots: 0,
             max_hosts: 20,
+            nodes_per_host: 1,
             join_within_seconds: 90,
             credentials: true,
             initial_funding_sat: 0,
@@ -134,7 +136,7 @@ impl Cloud {
 }
 
 async fn deployment(account: &Account, proxy: &Proxy, compute: &Compute) -> Deployment {
-    let Compute { template, spare_slots, max_hosts, join_within_seconds, credentials, .. } = compute;
+    let Compute { template, spare_slots, max_hosts, nodes_per_host, join_within_seconds, credentials, .. } = compute;
     let (initial_funding_sat, more_env) = (compute.initial_funding_sat, &compute.env);
     let more = format!(
         r#"
@@ -147,6 +149,7 @@ launch_template_version = 1
 places = ["{first}:t3.small", "{second}:t3.medium"]
 spare_slots = {spare_slots}
 max_hosts = {max_hosts}
+nodes_per_host = {nodes_per_host}
 join_within_seconds = {join_within_seconds}
 observe_every_seconds = 1
 fleet_networks = ["127.0.0.0/8"]

@@ -4,6 +4,7 @@ use super::moto::{is_terminated, tag};
 use super::{Cloud, Compute, DEADLINE, LIMIT, deployment};
 use crate::harness::{self, Deployment, eventually};
 use scale_lnd::model::work::launch::LaunchStep;
+use serde_json::{Value, json};
 use std::time::Duration;
 
 #[test]
@@ -68,6 +69,57 @@ async fn enrolled(d: &Deployment, count: usize) {
         (listed.iter().filter(|host| host["state"] == "enrolled").count() == count).then_some(())
     })
     .await;
+}
+
+#[test]
+fn two_users_share_an_instance_and_the_third_gets_another() {
+    harness::run(DEADLINE, async {
+        let shared = Compute { nodes_per_host: 2, initial_funding_sat: 1_000_000, ..Compute::default() };
+        let cloud = Cloud::start(shared).await;
+        let api = cloud.d.api();
+        let (alice, bob) = (cloud.create_later("alice"), cloud.create_later("bob"));
+        alice.await.unwrap();
+        bob.await.unwrap();
+        let first = cloud.only_instance().await;
+        let first = first.instance_id().unwrap();
+        cloud.d.api().create("carol").await;
+        assert_eq!(cloud.account.living().await.len(), 2, "carol has no room on the first");
+
+        let nodes: Vec<Value> = serde_json::from_str(&cloud.d.config_cli(&["node", "list", "--json"]).await).unwrap();
+        let of = |uuid: &str| nodes.iter().find(|node| node["uuid"] == uuid).unwrap();
+        assert_eq!(of("alice")["host"], of("bob")["host"]);
+        assert_ne!(of("alice")["host"], of("carol")["host"]);
+        let mut folders = Vec::new();
+        let mut at = Vec::new();
+        for uuid in ["alice", "bob"] {
+            let node = of(uuid)["node"].as_str().unwrap();
+            let folder = cloud.machines.path(first, "/var/lib/scale-lnd/nodes").join(node).join("instance");
+            assert!(folder.join("lnd/data/chain/bitcoin/simnet/wallet.db").exists(), "{}", folder.display());
+            let conf = std::fs::read_to_string(folder.join("lnd.conf")).unwrap();
+            assert!(conf.contains(&format!("lnddir={}", folder.join("lnd").display())), "{conf}");
+            let listens = conf.lines().filter_map(|line| line.split_once("listen=").map(|(_, at)| at.to_owned()));
+            at.extend(listens);
+            folders.push(folder);
+        }
+        assert_ne!(folders[0], folders[1]);
+        let mut distinct = at.clone();
+        distinct.sort_unstable();
+        distinct.dedup();
+        assert_eq!((at.len(), distinct.len()), (6, 6), "gRPC, peers and REST of two: {at:?}");
+
+        // Each pays the other: bob over the channel that alice's payment opened.
+        api.confirmed("alice", 1_000_000).await;
+        for (payer, payee, sat) in [("alice", "bob", 200_000), ("bob", "alice", 50_000)] {
+            let payreq = api.invoice(payee, sat).await;
+            let answer = api.post("pay", json!({ "uuid": payer, "payreq": payreq, "wait": 50 })).await;
+            let paid = api.finished(answer).await.ok();
+            assert_eq!(paid["payment"]["status"], "SUCCEEDED", "{payer} pays {payee}: {paid:#}");
+            if payee == "bob" {
+                api.in_channels("bob", sat).await;
+            }
+        }
+        cloud.stop().await;
+    });
 }
 
 #[test]
