@@ -3,6 +3,7 @@
 use super::moto::{is_terminated, tag};
 use super::{Cloud, Compute, DEADLINE, LIMIT};
 use crate::harness::{self, eventually};
+use serde_json::json;
 
 #[test]
 fn a_lost_reply_gives_one_instance() {
@@ -163,6 +164,46 @@ fn one_that_dies_while_it_boots_is_replaced_at_once() {
         create.await.unwrap();
         cloud.works("alice").await;
         assert_ne!(cloud.only_instance().await.instance_id(), Some(dying.as_str()));
+        cloud.stop().await;
+    });
+}
+
+/// Before there can be a wallet, the create goes on elsewhere; after that, nothing is decided for the operator.
+#[test]
+fn one_that_dies_during_a_create_is_left_for_another_until_a_wallet_may_exist() {
+    harness::run(DEADLINE, async {
+        let mut cloud = Cloud::start(Compute::default()).await;
+        cloud.d.end_masters().await;
+        let faults = cloud.d.path("faults");
+        std::fs::create_dir_all(&faults).unwrap();
+        let points = ["create.start_lnd.before", "create.init_wallet.after"];
+        let plan = points.map(|point| format!("{point}=pause")).join(",");
+        cloud.d.start_master(&[("SCALE_LND_FAULT", &plan), ("SCALE_LND_FAULT_DIR", faults.to_str().unwrap())]).await;
+        let api = cloud.d.api();
+        let accepted = api.post("create", json!({ "uuid": "alice", "wait": 0 })).await;
+        let id = accepted.body["id"].as_str().unwrap();
+        let mut dead = Vec::new();
+        for point in points {
+            eventually(point, LIMIT, || async { faults.join(format!("{point}.reached")).exists().then_some(()) }).await;
+            let dying = cloud.only_instance().await.instance_id().unwrap().to_owned();
+            cloud.account.terminate(&dying).await;
+            dead.push(dying);
+            eventually("the end is told", LIMIT, || async {
+                let told = "ALARM: a host's instance is terminated";
+                let count: usize = cloud.d.logs().values().map(|log| log.matches(told).count()).sum();
+                (count == dead.len()).then_some(())
+            })
+            .await;
+            std::fs::write(faults.join(format!("{point}.go")), "").unwrap();
+        }
+        let parked = eventually("the create is parked", LIMIT, || async {
+            let operation = api.get(&format!("operations/{id}"), &[]).await.ok();
+            (operation["state"] == "parked").then_some(operation)
+        })
+        .await;
+        assert!(parked.to_string().contains("scale-lnd host recover h"), "{parked:#}");
+        assert_ne!(dead[0], dead[1], "another one after the first");
+        assert!(cloud.account.living().await.is_empty(), "no third");
         cloud.stop().await;
     });
 }

@@ -14,6 +14,7 @@ mod parity;
 mod payreqs;
 mod reads;
 mod scopes;
+mod sealed;
 mod secrets;
 mod seed;
 pub mod store;
@@ -84,6 +85,7 @@ fn what_must_be_refused_is_refused_and_does_nothing() {
         node_states::a_node_being_created_says_so(&d, &api).await;
         let api = node_states::a_locked_node_says_so(&mut d).await;
         refusals_show_no_place(&d, &api);
+        sealed::secrets_of_another_node_do_not_open(&mut d).await;
         d.stop().await;
     });
 }

@@ -45,6 +45,8 @@ async fn a_token_is_good_for_one_key() {
         let secret = strangers.expose().split_once('.').unwrap().1;
         denied(enrol(&world, &format!("{host}.{secret}"), &csr).await, "the join token is not known");
         denied(enrol(&world, "nonsense", &csr).await, "the join token is not known");
+        let (_, another_deployments) = invite(&World::new().await).await;
+        denied(enrol(&world, another_deployments.expose(), &csr).await, "the join token is not known");
         let status = enrol(&world, strangers.expose(), "no request").await.expect_err("no key, no certificate");
         assert_eq!(status.code(), Code::InvalidArgument);
     })

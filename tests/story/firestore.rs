@@ -219,3 +219,60 @@ fn a_firestore_that_freezes_is_a_503_and_survived() {
         d.stop().await;
     });
 }
+
+/// Away while a step of it has its effect: whatever had begun is done, once.
+#[test]
+fn a_firestore_that_is_away_during_an_operation_changes_nothing_about_its_end() {
+    harness::run(Duration::from_secs(280), async {
+        let emulator = Emulator::start(None).await;
+        let mut d = Deployment::start(Setup { firestore: Some(emulator.url.clone()), ..setup().await }).await;
+        d.end_masters().await;
+        let faults = d.path("faults");
+        std::fs::create_dir_all(&faults).unwrap();
+        let points =
+            ["create.init_wallet.before", "pay.open.before", "closechannel.close.before", "withdraw.publish.before"];
+        let plan = points.map(|point| format!("{point}=pause")).join(",");
+        d.start_master(&[("SCALE_LND_FAULT", &plan), ("SCALE_LND_FAULT_DIR", faults.to_str().unwrap())]).await;
+        let api = d.api();
+        let through = async |point: &str, call: &str, body: Value| {
+            let accepted = api.post(call, body).await;
+            assert_eq!(accepted.status, 202, "{}", accepted.text);
+            let reached = faults.join(format!("{point}.reached"));
+            eventually(point, Duration::from_secs(60), || async { reached.exists().then_some(()) }).await;
+            emulator.freeze().await;
+            std::fs::write(faults.join(format!("{point}.go")), "").unwrap();
+            eventually("it is noticed", Duration::from_secs(60), || async {
+                let refused = api.post("create", json!({ "uuid": "nobody", "wait": 0 })).await;
+                (refused.status == 503).then_some(())
+            })
+            .await;
+            emulator.resume().await;
+            let id = accepted.body["id"].as_str().unwrap();
+            let id = id.to_owned();
+            eventually("it is at work again", Duration::from_secs(60), || async {
+                (api.get(&format!("operations/{id}"), &[]).await.status == 200).then_some(())
+            })
+            .await;
+            let end = api.operation_end(&id, Duration::from_secs(90)).await;
+            assert_eq!(end["state"], "succeeded", "{point}: {end:#}");
+            end["result"].clone()
+        };
+        through(points[0], "create", json!({ "uuid": "alice", "wait": 0 })).await;
+        api.confirmed("alice", 1_000_000).await;
+        let bob = api.create("bob").await;
+        let payreq = api.invoice("bob", 50_000).await;
+        through(points[1], "pay", json!({ "uuid": "alice", "payreq": payreq, "wait": 0 })).await;
+        api.in_channels("bob", 50_000).await;
+        let channels = api.get("listchannels", &[("uuid", "alice")]).await.ok();
+        assert_eq!(channels["channels"].as_array().unwrap().len(), 1, "{channels:#}");
+        let body = json!({ "uuid": "alice", "pubkey": bob["identity_pubkey"], "wait": 0 });
+        through(points[2], "closechannel", body).await;
+        let address = api.post("newaddress", json!({ "uuid": "bob" })).await.ok();
+        let body = json!({ "uuid": "alice", "address": address["address"], "amt": 20_000, "wait": 0 });
+        let txid = through(points[3], "withdraw", body).await["txid"].clone();
+        let sent = api.get("transactions", &[("uuid", "bob")]).await.ok();
+        let arrived = sent["transactions"].as_array().unwrap().iter().filter(|tx| tx["amount"] == "20000");
+        assert_eq!(arrived.map(|tx| tx["tx_hash"].clone()).collect::<Vec<_>>(), [txid]);
+        d.stop().await;
+    });
+}

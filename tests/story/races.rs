@@ -1,6 +1,6 @@
 //! Many at once: one node, one payment.
 
-use crate::harness::{self, Deployment, Setup};
+use crate::harness::{self, Deployment, Setup, eventually};
 use futures::future::join_all;
 use serde_json::json;
 use std::collections::HashSet;
@@ -51,6 +51,31 @@ fn two_hundred_pays_of_one_invoice_pay_once_and_all_say_so() {
             .collect();
         assert_eq!(preimages.len(), 1);
         api.in_channels("bob", 50_000).await;
+        d.stop().await;
+    });
+}
+
+#[test]
+fn the_same_uuid_in_two_apps_is_two_users() {
+    harness::run(Duration::from_secs(240), async {
+        let d = Deployment::start(Setup::default()).await;
+        let api = d.api();
+        d.config_cli(&["app", "create", "other"]).await;
+        let other = api.with_key(&d.create_key("other", "read,invoice,pay,manage").await);
+        eventually("the other app's key is known", Duration::from_secs(10), || async {
+            (other.get("nodes", &[]).await.status == 200).then_some(())
+        })
+        .await;
+        let (ours, theirs) = futures::future::join(api.create("alice"), other.create("alice")).await;
+        assert_ne!(ours["identity_pubkey"], theirs["identity_pubkey"]);
+        api.confirmed("alice", 1_000_000).await;
+        let payreq = other.invoice("alice", 10_000).await;
+        let paid = api.post("pay", json!({ "uuid": "alice", "payreq": payreq, "wait": 50 })).await;
+        assert_eq!(api.finished(paid).await.ok()["channel"]["peer"], theirs["identity_pubkey"]);
+        other.in_channels("alice", 10_000).await;
+        for api in [&api, &other] {
+            assert_eq!(api.get("nodes", &[]).await.ok()["nodes"].as_array().unwrap().len(), 1);
+        }
         d.stop().await;
     });
 }

@@ -187,11 +187,29 @@ impl Fleet {
     }
 }
 
-/// Whether this node's lnd is on a host that the operator took out: whoever that is now gets no secret and no money.
-pub(in crate::app) async fn is_on_revoked_host(store: &dyn Store, node: &Node) -> Result<bool> {
-    let Some(placement) = &node.placement else { return Ok(false) };
+/// Why a host takes no orders any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::app) enum Lost {
+    /// The operator took it out: whoever that is now gets no secret and no money.
+    Revoked,
+    /// Its machine is terminated.
+    Gone,
+}
+
+/// Whether this node's host is lost to it.
+pub(in crate::app) async fn lost_host(store: &dyn Store, node: &Node) -> Result<Option<Lost>> {
+    let Some(placement) = &node.placement else { return Ok(None) };
     let host = repo::get::<Host>(store, placement.host.as_str()).await?;
-    Ok(host.is_some_and(|host| host.value.is_revoked()))
+    Ok(host.and_then(|host| match host.value {
+        host if host.is_revoked() => Some(Lost::Revoked),
+        host if host.is_gone() => Some(Lost::Gone),
+        _ => None,
+    }))
+}
+
+/// Whether this node's lnd is on a host that was revoked.
+pub(in crate::app) async fn is_on_revoked_host(store: &dyn Store, node: &Node) -> Result<bool> {
+    Ok(lost_host(store, node).await? == Some(Lost::Revoked))
 }
 
 /// Notes that a host refuses to start lnds, so that nodes go elsewhere for a while. The host as it is now; `None`: there is no

@@ -1,7 +1,7 @@
 //! `create`: a slot, an lnd in it, a wallet with sealed secrets, and its first money.
 
 use super::super::feed::wait_for_change;
-use super::super::fleet::{is_on_revoked_host, note_refusal};
+use super::super::fleet::{Lost, is_on_revoked_host, lost_host, note_refusal};
 use super::super::step::{Advance, Ctx, Settle};
 use super::{create_wallet, funding};
 use crate::error::{AgentError, Error, Result};
@@ -23,8 +23,10 @@ use std::time::Duration;
 
 pub(super) async fn advance(ctx: &Ctx, operation: &Operation, work: &Create) -> Result<Advance> {
     let node = ctx.node(operation.node.as_ref()).await?;
-    if work.step != CreateStep::AwaitFunding && is_on_revoked_host(&*ctx.parts.store, &node.value).await? {
-        return leave_revoked_host(ctx, node, work).await;
+    if work.step != CreateStep::AwaitFunding
+        && let Some(lost) = lost_host(&*ctx.parts.store, &node.value).await?
+    {
+        return leave_host(ctx, node, work, lost).await;
     }
     match work.step {
         CreateStep::Place => place(ctx, node, work).await,
@@ -93,13 +95,20 @@ async fn place(ctx: &Ctx, mut node: Versioned<Node>, work: &Create) -> Result<Ad
     Ok(Advance::Next { work: at(work, CreateStep::StartLnd), progress: "starting lnd".to_owned(), writes })
 }
 
-/// Whoever holds the host now gets nothing: without a wallet the node goes elsewhere, and no order is given; once there may
-/// be one, a person has to look.
-async fn leave_revoked_host(ctx: &Ctx, mut node: Versioned<Node>, work: &Create) -> Result<Advance> {
-    if node.value.wallet_may_exist {
-        return Ok(create_wallet::park("the node's host was revoked, and the node may have a wallet there"));
-    }
+/// Whoever holds a revoked host now gets nothing, and a terminated one has nobody: without a wallet the node goes elsewhere,
+/// and no order is given; once there may be one, a person has to look.
+async fn leave_host(ctx: &Ctx, mut node: Versioned<Node>, work: &Create, lost: Lost) -> Result<Advance> {
     let mut host = host_of(ctx, &node.value).await?;
+    if node.value.wallet_may_exist {
+        let id = &host.value.id;
+        return Ok(create_wallet::park(&match lost {
+            Lost::Revoked => "the node's host was revoked, and the node may have a wallet there".to_owned(),
+            Lost::Gone => format!(
+                "the node's instance is terminated, and its data volume may have a wallet: `scale-lnd host recover {id}`, \
+                 then retry this operation"
+            ),
+        }));
+    }
     free_slot(&mut host.value, &mut node.value);
     Ok(Advance::Next {
         work: at(work, CreateStep::Place),
