@@ -5,8 +5,8 @@ use super::setting::{Raw, Setting};
 use super::source::{ConfigFault, Found, Part, Section, Settings};
 use super::{LogSection, SecretSource};
 use crate::backoff::Backoff;
-use crate::lndserver::AgentConfig;
 use crate::lndserver::config::PORT_BASE;
+use crate::lndserver::{AgentConfig, LndStart};
 use crate::pki::Fingerprint;
 use secrecy::SecretString;
 use std::net::{IpAddr, SocketAddr};
@@ -37,6 +37,16 @@ impl Setting for IpAddr {
     }
 }
 
+impl Setting for LndStart {
+    fn parse(raw: Raw) -> Result<Self, String> {
+        match String::parse(raw)?.as_str() {
+            "child" => Ok(Self::Child),
+            "systemd" => Ok(Self::Systemd),
+            _ => Err("must be child or systemd".to_owned()),
+        }
+    }
+}
+
 /// A program: one without a folder is looked for in PATH, not beside the file.
 struct Program(PathBuf);
 
@@ -63,6 +73,7 @@ impl Part for AgentConfig {
         let masters = s.required("masters");
         let ca_fingerprint = s.required("ca_fingerprint");
         let Program(lnd) = s.or("lnd", Program(PathBuf::from("lnd")));
+        let lnd_start = s.or("lnd_start", LndStart::default());
         let port_base = s.or("port_base", PORT_BASE);
         let lnd_rest = s.optional("lnd_rest");
         let join_token = join_token(s);
@@ -74,6 +85,7 @@ impl Part for AgentConfig {
             join_token,
             ca_fingerprint: ca_fingerprint?,
             lnd,
+            lnd_start,
             port_base,
             lnd_rest,
             restart_backoff: Backoff::RESTART,
@@ -136,7 +148,7 @@ join_token_file = "token"
         let agent = load_in(folder.path(), WHOLE, &[]).unwrap();
         assert_eq!(agent.address, IpAddr::from([10, 0, 0, 9]));
         assert_eq!(agent.data_dir, folder.path().join("data"));
-        assert_eq!(agent.lnd, Path::new("lnd"));
+        assert_eq!((agent.lnd.as_path(), agent.lnd_start), (Path::new("lnd"), LndStart::Child));
         assert!(agent.join_token.is_none(), "the file of a used token may be gone");
         let env = [("SCALE_LND_AGENT_JOIN_TOKEN", "h0.secret"), ("SCALE_LND_AGENTS_LISTEN", "a master's, not ours")];
         let agent = load_in(folder.path(), WHOLE, &env).unwrap();
@@ -149,8 +161,9 @@ join_token_file = "token"
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("token"), "").unwrap();
         let text = WHOLE.replace("10.0.0.9", "0.0.0.0").replace("0001", "zz").replace(", \"10.0.0.5:8081\"", ", \"x\"");
-        let keys = load_in(folder.path(), &format!("{text}\nport_base = 80\ncolour = 1"), &[]).unwrap_err();
-        let all = ["address", "ca_fingerprint", "colour", "join_token_file", "masters", "port_base"];
+        let keys = load_in(folder.path(), &format!("{text}\nport_base = 80\ncolour = 1\nlnd_start = \"fork\""), &[])
+            .unwrap_err();
+        let all = ["address", "ca_fingerprint", "colour", "join_token_file", "lnd_start", "masters", "port_base"];
         let mut keys: Vec<&str> = keys.iter().filter_map(|key| key.strip_prefix("agent.")).collect();
         keys.sort_unstable();
         assert_eq!(keys, all);

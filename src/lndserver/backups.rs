@@ -3,18 +3,21 @@
 //! One inotify instance for the host: a user may have only 128 of them.
 
 use super::outbox::{Letter, Outbox, Sequence};
+use super::shared_files::LndFile;
 use crate::model::NodeId;
 use futures::StreamExt;
 use inotify::{EventMask, Inotify, WatchDescriptor, WatchMask, Watches};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::io;
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio_util::task::AbortOnDropHandle;
 
 /// lnd's name for it. lnd writes another file and renames it, so it is always whole.
 const FILE: &str = "channel.backup";
+
+/// A backup takes some 300 bytes a channel. Masters take no message over 4 MiB.
+const MOST_BYTES: u64 = 1 << 20;
 
 /// All the backups of a host.
 #[derive(Debug)]
@@ -33,7 +36,7 @@ struct Inner {
 
 #[derive(Debug)]
 struct Watched {
-    path: PathBuf,
+    file: LndFile,
     descriptor: Option<WatchDescriptor>,
     /// SHA-256 of what went into the outbox last. Not kept over a restart: the Store knows what it has.
     last: Option<[u8; 32]>,
@@ -59,12 +62,13 @@ impl Backups {
         Ok(Self { inner, watches, _task: AbortOnDropHandle::new(tokio::spawn(task)) })
     }
 
-    /// Looks at the backup in `folder` now, and at every change from now on. Nothing if there is no such folder.
-    pub fn watch(&self, node: &NodeId, folder: &Path) {
+    /// Looks at the backup now, and at every change from now on. Nothing if its folder is not there.
+    pub fn watch(&self, node: &NodeId, file: LndFile) {
+        let folder = file.folder();
         if !folder.is_dir() {
             return;
         }
-        let mask = WatchMask::MOVED_TO | WatchMask::CLOSE_WRITE;
+        let mask = WatchMask::MOVED_TO | WatchMask::CLOSE_WRITE | WatchMask::ONLYDIR | WatchMask::DONT_FOLLOW;
         let descriptor = self.watches.clone().add(folder, mask);
         if let Err(e) = &descriptor {
             // look_at_all, called now and then, is what remains.
@@ -72,7 +76,7 @@ impl Backups {
         }
         let mut watched = self.inner.watched();
         let last = watched.get(node).and_then(|w| w.last);
-        let entry = Watched { path: folder.join(FILE), descriptor: descriptor.ok(), last };
+        let entry = Watched { file, descriptor: descriptor.ok(), last };
         watched.insert(node.clone(), entry);
         drop(watched);
         self.look(node);
@@ -121,7 +125,7 @@ impl Inner {
     /// Puts the backup into the outbox if it is another one than the last. What fails is tried again by the next look.
     fn look(&self, node: &NodeId, watched: &mut Watched) {
         let put = || -> io::Result<Option<[u8; 32]>> {
-            let Some(bytes) = super::files::read_optional(&watched.path)? else { return Ok(None) };
+            let Some(bytes) = watched.file.read(MOST_BYTES)? else { return Ok(None) };
             let digest: [u8; 32] = Sha256::digest(&bytes).into();
             if watched.last != Some(digest) {
                 self.outbox.put(&Letter { sequence: self.sequence.next()?, node: node.clone(), bytes })?;
@@ -157,7 +161,8 @@ mod tests {
         let node = NodeId::random(&mut rand::rng());
 
         fs::write(chain.join(FILE), b"one").expect("io");
-        backups.watch(&node, &chain);
+        let file = LndFile::new(chain.clone(), FILE);
+        backups.watch(&node, file.clone());
         let one = next(&outbox, 0).await;
         assert_eq!((one.node.clone(), one.bytes.as_slice()), (node.clone(), b"one".as_slice()));
 
@@ -168,7 +173,7 @@ mod tests {
         assert_eq!(two.bytes, b"two");
 
         backups.look(&node);
-        backups.watch(&node, &chain);
+        backups.watch(&node, file);
         assert!(futures::poll!(std::pin::pin!(outbox.after(two.sequence))).is_pending(), "the same again is no change");
     }
 }

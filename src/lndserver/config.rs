@@ -1,5 +1,6 @@
 //! What an agent is told at its start. `config.rs` of the crate reads it from a file and the environment.
 
+use super::start::LndStart;
 use crate::backoff::Backoff;
 use secrecy::SecretString;
 use std::net::{IpAddr, SocketAddr};
@@ -8,6 +9,10 @@ use std::time::Duration;
 
 /// The first port of a host's lnds, unless the agent is told another.
 pub const PORT_BASE: u16 = 10_100;
+
+/// Slot n's user and group have this number and n, where each lnd has its own (`deploy/host`). On all hosts: the numbers are on
+/// the data volume.
+pub const SLOT_IDS: u32 = 8100;
 
 /// The configuration of one host agent.
 #[derive(Debug, Clone)]
@@ -24,8 +29,10 @@ pub struct AgentConfig {
     pub join_token: Option<SecretString>,
     /// SHA-256 of the deployment's CA certificate (DER), hexadecimal: how the first master is recognised.
     pub ca_fingerprint: String,
-    /// The lnd to run.
+    /// The lnd to run. A unit of systemd names its own, which must be the same.
     pub lnd: PathBuf,
+    /// How it is started.
+    pub lnd_start: LndStart,
     /// The first port of the lnds. Slot `n` uses `port_base + 3n` (gRPC), `+ 1` (peers) and `+ 2` (REST).
     pub port_base: u16,
     /// Whether lnds serve their own REST, whatever masters say; without it masters decide.

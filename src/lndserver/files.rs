@@ -1,6 +1,7 @@
 //! The agent's files: where what lies, written so that a crash leaves the old or the new one, and the lock that makes
 //! one folder one lnd.
 
+use super::shared_files::LndFile;
 pub use crate::files::{private_dir, sync_dir, try_lock, write_private};
 use crate::model::{Network, NodeId};
 use std::fs::{self, File};
@@ -15,7 +16,7 @@ impl DataDir {
     /// Makes the folder and what must be in it.
     pub fn open(path: &Path) -> io::Result<Self> {
         let path = std::path::absolute(path)?;
-        for sub in ["agent", "agent/outbox", "nodes", "removed"] {
+        for sub in ["agent", "agent/outbox", "nodes", "removed", "slots"] {
             private_dir(&path.join(sub))?;
         }
         Ok(Self(path))
@@ -45,6 +46,12 @@ impl DataDir {
         self.0.join("removed")
     }
 
+    /// Which node's folder a slot's unit works in: a symbolic link.
+    #[must_use]
+    pub fn slot(&self, slot: u16) -> PathBuf {
+        self.0.join("slots").join(slot.to_string())
+    }
+
     /// Every node that has a folder.
     pub fn nodes(&self) -> io::Result<Vec<NodeId>> {
         let mut found = Vec::new();
@@ -63,6 +70,12 @@ pub struct NodeDir {
 }
 
 impl NodeDir {
+    /// One that is somewhere else for whoever is told of it.
+    #[must_use]
+    pub fn at(path: PathBuf) -> Self {
+        Self { path }
+    }
+
     /// Makes it.
     pub fn create(&self) -> io::Result<()> {
         private_dir(&self.path)
@@ -98,16 +111,34 @@ impl NodeDir {
         self.instance("lnd")
     }
 
-    /// Where lnd keeps its wallet and `channel.backup`.
+    /// What lnd writes: the file `below` the instance.
     #[must_use]
-    pub fn chain(&self, network: Network) -> PathBuf {
-        self.lnd().join("data/chain/bitcoin").join(network.as_str())
+    pub fn written(&self, below: impl Into<PathBuf>) -> LndFile {
+        LndFile::new(self.instance(""), below)
+    }
+
+    /// lnd's backup of its channels.
+    #[must_use]
+    pub fn backup(&self, network: Network) -> LndFile {
+        self.written(Self::chain(network).join("channel.backup"))
     }
 
     /// lnd's log.
     #[must_use]
-    pub fn log(&self, network: Network) -> PathBuf {
-        self.lnd().join("logs/bitcoin").join(network.as_str()).join("lnd.log")
+    pub fn log(&self, network: Network) -> LndFile {
+        self.written(Self::logs(network).join("lnd.log"))
+    }
+
+    /// Where lnd keeps its wallet and its backup, in the instance.
+    #[must_use]
+    pub fn chain(network: Network) -> PathBuf {
+        Path::new("lnd/data/chain/bitcoin").join(network.as_str())
+    }
+
+    /// Where lnd's log is, in the instance.
+    #[must_use]
+    pub fn logs(network: Network) -> PathBuf {
+        Path::new("lnd/logs/bitcoin").join(network.as_str())
     }
 
     /// Takes the lock, unless somebody holds it. It is held as long as any copy of the file is open, in whatever process.

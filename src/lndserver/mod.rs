@@ -1,8 +1,8 @@
 //! The host agent (`scale-lnd lndserver`), and the master's side of its wire: `client` gives orders to agents, `fleet`
 //! answers their enrolments and reports.
 //!
-//! On the host: `service` takes orders, `node` carries them out (a task for each node), `process` starts, finds and
-//! watches lnds, `backups` notices every channel.backup, `reporter` tells a master. An lnd never depends on the agent's
+//! On the host: `service` takes orders, `node` carries them out (a task for each node), `start` starts, finds and
+//! watches lnds, as children or as units of systemd, `backups` notices every channel.backup, `reporter` tells a master. An lnd never depends on the agent's
 //! life: stopping or killing the agent stops no lnd, and the next one adopts them.
 
 pub mod backend;
@@ -25,9 +25,13 @@ mod record;
 mod reporter;
 mod run;
 mod service;
+mod shared_files;
 pub mod spec;
+mod start;
+mod systemd;
 mod throttle;
 mod wire;
 
 pub use config::AgentConfig;
 pub use run::{RunError, run};
+pub use start::LndStart;

@@ -7,14 +7,17 @@
 
 use super::conf::LND_CONF;
 use super::files::{self, NodeDir};
+use super::start::{Found, Lnd, Seat, Starter};
 use crate::fault;
+use crate::model::Network;
+use async_trait::async_trait;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid};
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 use tokio::io::Interest;
@@ -24,27 +27,44 @@ use tokio::io::unix::AsyncFd;
 pub const OUTPUT: &str = "output";
 const PID_FILE: &str = "pid";
 
-/// A running lnd.
+/// Starts lnds as children of the agent, of its own user.
 #[derive(Debug)]
-pub struct Lnd {
-    pid: Pid,
-    pidfd: AsyncFd<OwnedFd>,
+pub struct Children {
+    binary: PathBuf,
 }
 
-/// What is on a node's folder.
-#[derive(Debug)]
-pub enum Found {
-    /// Nobody; here is its lock.
-    Free(File),
-    /// An lnd that was started before.
-    Running(Lnd),
-    /// Somebody who is not an lnd of this folder.
-    Taken,
+impl Children {
+    /// They run this program.
+    #[must_use]
+    pub fn new(binary: PathBuf) -> Self {
+        Self { binary }
+    }
 }
 
-impl Lnd {
+#[async_trait]
+impl Starter for Children {
+    fn seen_by_lnd(&self, dir: &NodeDir) -> NodeDir {
+        dir.clone()
+    }
+
+    async fn find(&self, seat: Seat<'_>) -> io::Result<Found> {
+        find(seat.dir).await
+    }
+
+    async fn start(&self, seat: Seat<'_>, _network: Network, lock: File) -> io::Result<Box<dyn Lnd>> {
+        Ok(Box::new(Child::start(&self.binary, seat.dir, lock).await?))
+    }
+}
+
+/// A running lnd, of the agent's user.
+#[derive(Debug)]
+struct Child {
+    process: Watched,
+}
+
+impl Child {
     /// Starts `binary` on the folder whose lock is given.
-    pub async fn start(binary: &Path, dir: &NodeDir, lock: File) -> io::Result<Self> {
+    async fn start(binary: &Path, dir: &NodeDir, lock: File) -> io::Result<Self> {
         let output =
             fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(dir.instance(OUTPUT))?;
         let mut command = Command::new(binary);
@@ -63,14 +83,51 @@ impl Lnd {
         drop(command);
         let pid = Pid::from_child(&child);
         fault::point("lndserver.start.forked").await;
-        let lnd = Self::watch(pid)?;
+        let lnd = Self { process: Watched::open(pid)? };
         // Only a help for whoever looks; the lock is what counts.
         let note = format!("{} {}\n", pid.as_raw_nonzero(), start_time(pid).unwrap_or_default());
         files::write_private(&dir.instance(PID_FILE), note.as_bytes())?;
         Ok(lnd)
     }
+}
 
-    fn watch(pid: Pid) -> io::Result<Self> {
+#[async_trait]
+impl Lnd for Child {
+    fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    async fn terminate(&self) -> io::Result<()> {
+        match pidfd_send_signal(self.process.pidfd.get_ref(), Signal::TERM) {
+            // It has exited.
+            Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Says how, where this agent is the one that started it.
+    async fn exited(&self) -> io::Result<Option<String>> {
+        self.process.exited().await?;
+        let status = waitid(WaitId::PidFd(self.process.pidfd.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
+        Ok(status.ok().flatten().map(|status| match (status.exit_status(), status.terminating_signal()) {
+            (Some(code), _) => format!("exit status {code}"),
+            (_, Some(signal)) => format!("signal {signal}"),
+            _ => "an unknown end".to_owned(),
+        }))
+    }
+}
+
+/// A process whose exit can be waited for, whoever started it and whoever it runs as.
+#[derive(Debug)]
+pub struct Watched {
+    pid: Pid,
+    pidfd: AsyncFd<OwnedFd>,
+}
+
+impl Watched {
+    /// The process with this id now. Whoever knows something of the process must look again after this: the number may have
+    /// become another's before.
+    pub fn open(pid: Pid) -> io::Result<Self> {
         let pidfd = watch_fd(pidfd_open(pid, PidfdFlags::NONBLOCK)?)?;
         Ok(Self { pid, pidfd })
     }
@@ -81,24 +138,9 @@ impl Lnd {
         self.pid.as_raw_nonzero().get().unsigned_abs()
     }
 
-    /// Asks it to exit.
-    pub fn terminate(&self) -> io::Result<()> {
-        match pidfd_send_signal(self.pidfd.get_ref(), Signal::TERM) {
-            // It has exited.
-            Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
-            Err(e) => Err(e.into()),
-        }
-    }
-
-    /// Waits until it has exited. Says how, where this agent is the one that started it. May be called again.
-    pub async fn exited(&self) -> io::Result<Option<String>> {
-        let _ready = self.pidfd.readable().await?;
-        let status = waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
-        Ok(status.ok().flatten().map(|status| match (status.exit_status(), status.terminating_signal()) {
-            (Some(code), _) => format!("exit status {code}"),
-            (_, Some(signal)) => format!("signal {signal}"),
-            _ => "an unknown end".to_owned(),
-        }))
+    /// Waits until it has exited. May be called again.
+    pub async fn exited(&self) -> io::Result<()> {
+        self.pidfd.readable().await.map(drop)
     }
 
     fn has_exited(&self) -> io::Result<bool> {
@@ -131,7 +173,7 @@ fn lnddir_argument(dir: &NodeDir) -> String {
 ///
 /// A lock that is held by nobody who can be found belongs to a child between its fork and its exec (any child: it has
 /// copies of all the agent's files until then). That passes, so it is looked at again for a moment.
-pub async fn find(dir: &NodeDir) -> io::Result<Found> {
+async fn find(dir: &NodeDir) -> io::Result<Found> {
     const TRIES: u32 = 100;
     const PAUSE: Duration = Duration::from_millis(20);
     for _ in 0..TRIES {
@@ -139,7 +181,7 @@ pub async fn find(dir: &NodeDir) -> io::Result<Found> {
             return Ok(Found::Free(lock));
         }
         if let Some(lnd) = holder(dir)? {
-            return Ok(Found::Running(lnd));
+            return Ok(Found::Running(Box::new(lnd)));
         }
         tokio::time::sleep(PAUSE).await;
     }
@@ -147,7 +189,7 @@ pub async fn find(dir: &NodeDir) -> io::Result<Found> {
 }
 
 /// The lnd that holds the folder's lock: the one in the note, or else any process.
-fn holder(dir: &NodeDir) -> io::Result<Option<Lnd>> {
+fn holder(dir: &NodeDir) -> io::Result<Option<Child>> {
     if let Some((pid, started)) = noted(dir)
         && start_time(pid) == Some(started)
         && let Some(lnd) = adopt(dir, pid)?
@@ -168,13 +210,13 @@ fn holder(dir: &NodeDir) -> io::Result<Option<Lnd>> {
 
 /// `pid`, if it is an lnd of this folder. The pidfd comes first: what is seen afterwards of a process that has not exited
 /// even then is about that process and no other.
-fn adopt(dir: &NodeDir, pid: Pid) -> io::Result<Option<Lnd>> {
+fn adopt(dir: &NodeDir, pid: Pid) -> io::Result<Option<Child>> {
     if !is_lnd_of(dir, pid) {
         return Ok(None);
     }
-    let Ok(lnd) = Lnd::watch(pid) else { return Ok(None) };
-    let same = is_lnd_of(dir, pid) && !lnd.has_exited()?;
-    Ok(same.then_some(lnd))
+    let Ok(process) = Watched::open(pid) else { return Ok(None) };
+    let same = is_lnd_of(dir, pid) && !process.has_exited()?;
+    Ok(same.then_some(Child { process }))
 }
 
 /// Whether the process holds the folder's lock as its standard input and was started as an lnd on it.

@@ -9,9 +9,12 @@ use super::masters::Masters;
 use super::member::{self, Member, MemberError};
 use super::node::{Shared, Slots};
 use super::outbox::{Outbox, Sequence};
+use super::process::Children;
 use super::proto::agent_server::AgentServer;
 use super::reporter::Reporter;
 use super::service::AgentService;
+use super::start::LndStart;
+use super::systemd::Units;
 use crate::clock::SystemClock;
 use crate::pki::{PkiError, only_good_peers};
 use std::io;
@@ -112,6 +115,10 @@ impl Parts {
         let outbox = Arc::new(Outbox::open(data.own("outbox"))?);
         let sequence = Arc::new(Sequence::open(data.own("sequence"))?);
         let shared = Arc::new(Shared {
+            starter: match config.lnd_start {
+                LndStart::Child => Box::new(Children::new(lnd.clone())),
+                LndStart::Systemd => Box::new(Units::new(data.clone())),
+            },
             data,
             lnd,
             address: config.address,

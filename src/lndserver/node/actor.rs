@@ -2,8 +2,8 @@
 
 use super::super::board::NodeStatus;
 use super::super::files::NodeDir;
-use super::super::process::Lnd;
 use super::super::record::{Desired, Record};
+use super::super::start::{Lnd, Seat};
 use super::instance::{self, Started};
 use super::wallet::WalletWatch;
 use super::{Command, Done, OrderError, Reply, Shared};
@@ -51,7 +51,7 @@ pub(super) struct Down {
 }
 
 pub(super) struct Up {
-    lnd: Lnd,
+    lnd: Box<dyn Lnd>,
     since: Instant,
     failures: u32,
     terminating: bool,
@@ -89,7 +89,7 @@ impl Actor {
     pub(super) async fn run(mut self) {
         if let Some(spec) = &self.record.spec {
             // What lnd wrote while no agent ran, and whether or not it runs still.
-            self.shared.backups.watch(&self.node, &self.dir.chain(spec.network));
+            self.shared.backups.watch(&self.node, self.dir.backup(spec.network));
             self.find_running().await;
         }
         loop {
@@ -134,7 +134,8 @@ impl Actor {
 
     /// An lnd that an agent before this one started, whatever is wanted of it now.
     async fn find_running(&mut self) {
-        match instance::running(&self.dir).await {
+        let slot = self.record.spec.as_ref().map(|spec| spec.slot);
+        match instance::running(&self.shared, Seat { dir: &self.dir, slot }).await {
             Ok(Some(lnd)) => {
                 tracing::info!(node.id = %self.node, lnd.pid = lnd.pid(), "adopted a running lnd");
                 self.up(lnd, 0);
@@ -150,10 +151,10 @@ impl Actor {
         self.state = State::Down(Down { reason, failures: 0, not_before, unsure: true });
     }
 
-    fn up(&mut self, lnd: Lnd, failures: u32) {
+    fn up(&mut self, lnd: Box<dyn Lnd>, failures: u32) {
         let spec = self.record.spec.as_ref();
         if let Some(spec) = spec {
-            self.shared.backups.watch(&self.node, &self.dir.chain(spec.network));
+            self.shared.backups.watch(&self.node, self.dir.backup(spec.network));
         }
         let watch = WalletWatch::new(spec.and_then(|spec| instance::client(&self.shared, &self.dir, spec)));
         let (since, terminating, wallet) = (Instant::now(), false, WalletState::Unknown);
@@ -173,7 +174,7 @@ impl Actor {
             }
             (State::Up(up), desired) if !up.terminating && (desired != Desired::Running || self.restarting) => {
                 fault::point("lndserver.stop.before").await;
-                match up.lnd.terminate() {
+                match up.lnd.terminate().await {
                     Ok(()) => up.terminating = true,
                     Err(e) => tracing::error!(node.id = %self.node, error = %e, "cannot ask lnd to exit"),
                 }
@@ -223,7 +224,7 @@ impl Actor {
             return;
         }
         let how = how.unwrap_or_else(|| "an unknown end".to_owned());
-        let line = self.record.spec.as_ref().and_then(|spec| instance::last_words(&self.dir, spec));
+        let line = self.record.spec.as_ref().and_then(|spec| instance::last_words(&self.shared, &self.dir, spec));
         self.failed(format!("{how}: {}", line.unwrap_or_default()), failures);
     }
 

@@ -3,18 +3,19 @@
 use super::super::backend::Backend;
 use super::super::conf::{self, Ports};
 use super::super::files::{self, NodeDir};
-use super::super::process::{self, Found, Lnd, OUTPUT};
+use super::super::process::OUTPUT;
 use super::super::record::Record;
+use super::super::shared_files::{self, LndFile};
 use super::super::spec::NodeSpec;
+use super::super::start::{Found, Lnd, Seat};
 use super::{OrderError, Shared};
 use crate::fault;
 use crate::lnd::{LndClient, PinnedCert};
 use crate::model::NodeId;
 use crate::pki::lnd_cert;
 use std::fs;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
-use std::path::Path;
 use time::OffsetDateTime;
 
 /// How an lnd is reached.
@@ -32,7 +33,7 @@ pub struct Endpoint {
 
 /// An lnd that runs now.
 pub(super) struct Started {
-    pub(super) lnd: Lnd,
+    pub(super) lnd: Box<dyn Lnd>,
     /// Whether it ran before.
     pub(super) adopted: bool,
 }
@@ -53,8 +54,8 @@ fn serves_rest(shared: &Shared, spec: &NodeSpec) -> bool {
 }
 
 /// The lnd that runs on the folder, if one does.
-pub(super) async fn running(dir: &NodeDir) -> Result<Option<Lnd>, Reason> {
-    match process::find(dir).await.map_err(because("the lock cannot be looked at"))? {
+pub(super) async fn running(shared: &Shared, seat: Seat<'_>) -> Result<Option<Box<dyn Lnd>>, Reason> {
+    match shared.starter.find(seat).await.map_err(because("it cannot be looked for"))? {
         Found::Running(lnd) => Ok(Some(lnd)),
         Found::Free(_) => Ok(None),
         Found::Taken => Err("the folder is in use by another process".to_owned()),
@@ -68,7 +69,8 @@ pub(super) async fn start(
     spec: &NodeSpec,
     record: &mut Record,
 ) -> Result<Started, Reason> {
-    let lock = match process::find(dir).await.map_err(because("the lock cannot be taken"))? {
+    let seat = Seat { dir, slot: Some(spec.slot) };
+    let lock = match shared.starter.find(seat).await.map_err(because("the lock cannot be taken"))? {
         Found::Running(lnd) => return Ok(Started { lnd, adopted: true }),
         Found::Taken => return Err("the folder is in use by another process".to_owned()),
         Found::Free(lock) => lock,
@@ -77,7 +79,7 @@ pub(super) async fn start(
     record.starts += 1;
     record.save(dir).map_err(because("the record cannot be kept"))?;
     fault::point("lndserver.start.before").await;
-    let lnd = Lnd::start(&shared.lnd, dir, lock).await.map_err(because("lnd cannot be started"))?;
+    let lnd = shared.starter.start(seat, spec.network, lock).await.map_err(because("lnd cannot be started"))?;
     fault::point("lndserver.start.after").await;
     Ok(Started { lnd, adopted: false })
 }
@@ -87,14 +89,16 @@ fn prepare(shared: &Shared, dir: &NodeDir, spec: &NodeSpec) -> Result<(), Reason
     let spec = &NodeSpec { rest: serves_rest(shared, spec), ..spec.clone() };
     let ports = ports(shared, spec)?;
     // lnd would make it when it makes the wallet; the agent watches it from before the first backup.
-    files::private_dir(&dir.chain(spec.network)).map_err(because("the folder cannot be made"))?;
+    files::private_dir(&dir.instance(""))
+        .and_then(|()| shared_files::make_dirs(&dir.instance(""), &NodeDir::chain(spec.network)))
+        .map_err(because("the folder cannot be made"))?;
     certificate(dir, &spec.node, shared.address)?;
     if let Backend::Btcd { certificate_pem, .. } = &spec.backend {
         let path = dir.instance(conf::BACKEND_CERT);
         files::write_private(&path, certificate_pem.as_bytes())
             .map_err(because("the certificate cannot be written"))?;
     }
-    let text = conf::render(spec, dir, shared.address, ports);
+    let text = conf::render(spec, &shared.starter.seen_by_lnd(dir), shared.address, ports);
     files::write_private(&dir.instance(conf::LND_CONF), text.as_bytes())
         .map_err(because("the configuration cannot be written"))?;
     let used = [Some(ports.rpc), Some(ports.p2p), spec.rest.then_some(ports.rest)];
@@ -110,11 +114,9 @@ fn prepare(shared: &Shared, dir: &NodeDir, spec: &NodeSpec) -> Result<(), Reason
 /// stand in for another's.
 fn certificate(dir: &NodeDir, node: &NodeId, address: IpAddr) -> Result<(), Reason> {
     let (cert, key) = (dir.instance(conf::TLS_CERT), dir.instance(conf::TLS_KEY));
-    let unreadable = because("lnd's certificate cannot be read");
-    match files::read_optional(&cert).map_err(&unreadable)? {
+    match certificate_pem(dir)? {
         Some(pem) => {
-            let not_after = lnd_cert::not_after(&String::from_utf8_lossy(&pem))
-                .map_err(|e| format!("lnd's certificate cannot be read: {e}"))?;
+            let not_after = lnd_cert::not_after(&pem).map_err(|e| format!("lnd's certificate cannot be read: {e}"))?;
             if not_after <= OffsetDateTime::now_utc() {
                 return Err(format!("lnd's certificate expired at {not_after}"));
             }
@@ -132,10 +134,16 @@ fn certificate(dir: &NodeDir, node: &NodeId, address: IpAddr) -> Result<(), Reas
     }
 }
 
+/// lnd could have put another there; the master takes only one that names the node.
+fn certificate_pem(dir: &NodeDir) -> Result<Option<String>, Reason> {
+    const MOST_BYTES: u64 = 16 * 1024;
+    let pem = dir.written(conf::TLS_CERT).read(MOST_BYTES).map_err(because("lnd's certificate cannot be read"))?;
+    Ok(pem.map(|pem| String::from_utf8_lossy(&pem).into_owned()))
+}
+
 /// How the lnd is reached.
 pub(super) fn endpoint(shared: &Shared, dir: &NodeDir, spec: &NodeSpec) -> Result<Endpoint, Reason> {
-    let certificate_pem =
-        fs::read_to_string(dir.instance(conf::TLS_CERT)).map_err(because("lnd's certificate cannot be read"))?;
+    let certificate_pem = certificate_pem(dir)?.ok_or("lnd has no certificate")?;
     Ok(Endpoint {
         address: shared.address,
         ports: ports(shared, spec)?,
@@ -153,9 +161,10 @@ pub(super) fn client(shared: &Shared, dir: &NodeDir, spec: &NodeSpec) -> Option<
 }
 
 /// Moves the instance away, under a name that tells whose it was and when. A wallet is never deleted.
-pub(super) async fn set_aside(shared: &Shared, dir: &NodeDir, node: &NodeId) -> Result<(), OrderError> {
+pub(super) async fn set_aside(shared: &Shared, seat: Seat<'_>, node: &NodeId) -> Result<(), OrderError> {
     let failed = |e: io::Error| OrderError::Failed(format!("the folder cannot be set aside: {e}"));
-    let Found::Free(_lock) = process::find(dir).await.map_err(failed)? else {
+    let dir = seat.dir;
+    let Found::Free(_lock) = shared.starter.find(seat).await.map_err(failed)? else {
         return Err(OrderError::Failed("another process is on its folder".to_owned()));
     };
     let instance = dir.instance("");
@@ -168,19 +177,15 @@ pub(super) async fn set_aside(shared: &Shared, dir: &NodeDir, node: &NodeId) -> 
 }
 
 /// The last thing lnd said: to its output if it died early or in a panic, or else to its log.
-pub(super) fn last_words(dir: &NodeDir, spec: &NodeSpec) -> Option<String> {
-    let output = last_line(&dir.instance(OUTPUT));
+pub(super) fn last_words(shared: &Shared, dir: &NodeDir, spec: &NodeSpec) -> Option<String> {
+    let output = last_line(&dir.written(OUTPUT));
     let line = output.or_else(|| last_line(&dir.log(spec.network)))?;
-    Some(scrub(&line, dir))
+    Some(scrub(&line, &[dir, &shared.starter.seen_by_lnd(dir)]))
 }
 
-fn last_line(path: &Path) -> Option<String> {
+fn last_line(file: &LndFile) -> Option<String> {
     const TAIL: u64 = 16 * 1024;
-    let mut file = fs::File::open(path).ok()?;
-    let length = file.metadata().ok()?.len();
-    file.seek(SeekFrom::Start(length.saturating_sub(TAIL))).ok()?;
-    let mut bytes = Vec::new();
-    file.take(TAIL).read_to_end(&mut bytes).ok()?;
+    let bytes = file.tail(TAIL).ok()??;
     let text = String::from_utf8_lossy(&bytes);
     // A panic says first what it is and then where; the rest of its output is stacks.
     let panic = text.lines().find(|line| line.starts_with("panic:") || line.starts_with("fatal error:"));
@@ -188,9 +193,9 @@ fn last_line(path: &Path) -> Option<String> {
 }
 
 /// Takes out of a line what must not leave the host: paths, anything as long as a key, and what no line has.
-fn scrub(line: &str, dir: &NodeDir) -> String {
+fn scrub(line: &str, dirs: &[&NodeDir]) -> String {
     const LONGEST: usize = 300;
-    let line = line.replace(&*dir.path().to_string_lossy(), "…");
+    let line = dirs.iter().fold(line.to_owned(), |line, dir| line.replace(&*dir.path().to_string_lossy(), "…"));
     let words = line.split(' ').map(|word| {
         let core = word.trim_matches(|c: char| !c.is_ascii_alphanumeric());
         let key_like = core.len() >= 40 && core.bytes().all(|b| b.is_ascii_alphanumeric() || b"+/=_-".contains(&b));
@@ -214,7 +219,7 @@ mod tests {
         let key = "ab".repeat(32);
         let said = format!("one\nunable to open {}: key={key} and\x1b[0m {key}\n\n", dir.lnd().display());
         fs::write(dir.instance(OUTPUT), said).expect("io");
-        let line = scrub(&last_line(&dir.instance(OUTPUT)).expect("a line"), &dir);
+        let line = scrub(&last_line(&dir.written(OUTPUT)).expect("a line"), &[&dir]);
         assert!(line.starts_with("unable to open …/instance/lnd:"), "{line}");
         assert!(!line.contains(folder.path().to_str().expect("utf-8")), "{line}");
         assert!(!line.contains(&format!(" {key}")) && !line.contains('\x1b'), "{line}");
@@ -223,8 +228,8 @@ mod tests {
     #[test]
     fn a_panic_is_told_by_its_first_line() {
         let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("output");
-        fs::write(&path, "hello\npanic: index out of range\n\ngoroutine 1 [running]:\nmain()\n").expect("io");
-        assert_eq!(last_line(&path).as_deref(), Some("panic: index out of range"));
+        let file = LndFile::new(folder.path().to_owned(), OUTPUT);
+        fs::write(file.path(), "hello\npanic: index out of range\n\ngoroutine 1 [running]:\nmain()\n").expect("io");
+        assert_eq!(last_line(&file).as_deref(), Some("panic: index out of range"));
     }
 }

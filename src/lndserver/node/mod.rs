@@ -9,6 +9,7 @@ use super::backups::Backups;
 use super::board::{Board, NodeStatus};
 use super::files::DataDir;
 use super::spec::NodeSpec;
+use super::start::Starter;
 use crate::backoff::Backoff;
 use crate::model::NodeId;
 use std::collections::BTreeMap;
@@ -24,8 +25,10 @@ pub use instance::Endpoint;
 pub struct Shared {
     /// The agent's folder.
     pub data: DataDir,
-    /// The lnd to run.
+    /// The lnd that runs here.
     pub lnd: PathBuf,
+    /// How it is started.
+    pub starter: Box<dyn Starter>,
     /// The address lnds listen on.
     pub address: IpAddr,
     /// The first port of slot 0.

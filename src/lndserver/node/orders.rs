@@ -2,6 +2,7 @@
 
 use super::super::record::{Desired, Record};
 use super::super::spec::NodeSpec;
+use super::super::start::Seat;
 use super::actor::{Actor, State, Wanted};
 use super::{Command, Order, OrderError, instance};
 use crate::fault;
@@ -83,7 +84,8 @@ impl Actor {
             return Err(OrderError::Refused("it runs; stop it first".to_owned()));
         }
         fault::point("lndserver.remove.before").await;
-        instance::set_aside(&self.shared, &self.dir, &self.node).await?;
+        let slot = self.record.spec.as_ref().map(|spec| spec.slot);
+        instance::set_aside(&self.shared, Seat { dir: &self.dir, slot }, &self.node).await?;
         fault::point("lndserver.remove.after").await;
         self.keep(Record { desired: Desired::Removed, spec: None, ..self.record.clone() })?;
         self.shared.backups.forget(&self.node);
