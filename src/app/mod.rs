@@ -20,6 +20,7 @@ pub mod step;
 #[cfg(test)]
 mod testing;
 pub mod upkeep;
+pub mod usage;
 mod worker;
 mod workflows;
 

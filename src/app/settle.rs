@@ -58,7 +58,8 @@ pub async fn progress(ctx: &Ctx, operation: Versioned<Operation>, text: &str) ->
 }
 
 async fn settle_usage(ctx: &Ctx, subject: &str, settled: &Settled) -> Result<Option<Write>> {
-    let Some(mut usage) = repo::get::<Usage>(&*ctx.parts.store, subject).await? else { return Ok(None) };
+    let id = Usage::id_of(subject, settled.held.shard);
+    let Some(mut usage) = repo::get::<Usage>(&*ctx.parts.store, &id).await? else { return Ok(None) };
     usage.value.settle(&settled.held, &settled.kept);
     Ok(Some(repo::update(&usage.value, usage.version)?))
 }
@@ -91,8 +92,8 @@ fn apply(operation: &mut Operation, advance: Advance) -> Result<(Vec<Write>, Opt
             let settled = match settle {
                 Settle::Keep => None,
                 Settle::Spent(spent) => settle_spent(operation, spent),
-                Settle::OneNodeLess => {
-                    let held = Reservation { nodes: 1, ..Reservation::default() };
+                Settle::OneNodeLess { shard } => {
+                    let held = Reservation { nodes: 1, shard, ..Reservation::default() };
                     Some(Settled { held, kept: Reservation::default() })
                 }
             };

@@ -4,6 +4,7 @@
 use super::*;
 use crate::model::app::Limits;
 use crate::model::ids::{AppId, NodeId, OperationId, Uuid};
+use crate::model::limits::Bounds;
 use crate::model::operation::Owner;
 use crate::model::problem::{Code, Refusal};
 use crate::model::work::Work;
@@ -66,7 +67,7 @@ fn advance(how: &How) -> Advance {
         How::Parked => Advance::Park { refusal: refusal() },
         How::Kept => done(Settle::Keep),
         How::Spent(sat) => done(Settle::Spent(Sat(sat))),
-        How::OneNodeLess => done(Settle::OneNodeLess),
+        How::OneNodeLess => done(Settle::OneNodeLess { shard: 0 }),
         How::Failed(sat) => Advance::Failed { refusal: refusal(), spent_sat: Sat(sat), writes: Vec::new() },
     }
 }
@@ -139,7 +140,8 @@ proptest! {
                 Event::Accepted { sat, nodes, next_day } => {
                     day += i64::from(next_day);
                     let ask = Reservation { day, hour: day * 24, nodes, outgoing_sat: Sat(sat), ..Reservation::default() };
-                    usage.reserve(&Limits::default(), &ask, true).expect("no limit");
+                    let bounds = Bounds::of(&Limits::default(), &ask, true).expect("no limit");
+                    prop_assert!(usage.take(&bounds, &ask));
                     all.push(Counted { operation: accepted(ask), day, nodes, sat });
                 }
                 Event::Advanced { which, how } => {

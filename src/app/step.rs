@@ -68,7 +68,10 @@ pub enum Settle {
     /// This much outgoing money was really spent; the rest is given back.
     Spent(Sat),
     /// A node no longer exists.
-    OneNodeLess,
+    OneNodeLess {
+        /// Which of the documents have counted it.
+        shard: u8,
+    },
 }
 
 impl Advance {

@@ -2,8 +2,8 @@
 
 use super::admin::{self, Admin, ListArgs, app_id, now, shown};
 use super::{ConfigArgs, Failure, Output};
+use crate::app::usage;
 use crate::model::app::{App, Limits};
-use crate::model::limits::{Reservation, Usage};
 use crate::model::{AppId, Network};
 use crate::store::repo;
 use clap::Subcommand;
@@ -133,40 +133,18 @@ async fn list(args: &ListArgs) -> Result<(), Failure> {
     let mut output = Output::new(columns);
     for app in repo::list_all::<App>(&*store, None).await? {
         let app = app.value;
-        let usage = repo::get::<Usage>(&*store, app.id.as_str()).await?;
-        let used = Used::now(usage.map(|usage| usage.value).unwrap_or_default());
+        let used = usage::used(&*store, app.id.as_str(), now()).await?;
         output.row([
             json!(app.id),
             of(used.nodes, app.limits.nodes),
             of(used.creates, app.limits.creates_per_hour),
-            of(used.funding_sat, app.limits.funding_sat_per_day),
-            of(used.outgoing_sat, app.limits.outgoing_sat_per_day),
+            of(used.funding_sat.0, app.limits.funding_sat_per_day),
+            of(used.outgoing_sat.0, app.limits.outgoing_sat_per_day),
             shown(app.created_at),
         ]);
     }
     output.print(args.json);
     Ok(())
-}
-
-/// What counts against the limits in this hour and on this day.
-struct Used {
-    nodes: u64,
-    creates: u64,
-    funding_sat: u64,
-    outgoing_sat: u64,
-}
-
-impl Used {
-    fn now(usage: Usage) -> Self {
-        let Reservation { hour, day, .. } = Reservation::at(now());
-        let today = |sat: u64| if usage.day == day { sat } else { 0 };
-        Self {
-            nodes: usage.nodes,
-            creates: if usage.hour == hour { usage.creates } else { 0 },
-            funding_sat: today(usage.funding_sat.0),
-            outgoing_sat: today(usage.outgoing_sat.0),
-        }
-    }
 }
 
 fn of(used: u64, limit: Option<u64>) -> Value {

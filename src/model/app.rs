@@ -50,16 +50,21 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// The names of those that are not set.
+    /// All of them, by name.
     #[must_use]
-    pub fn unset(&self) -> Vec<&'static str> {
-        let all = [
+    pub fn all(&self) -> [(&'static str, Option<u64>); 4] {
+        [
             ("nodes", self.nodes),
             ("creates_per_hour", self.creates_per_hour),
             ("funding_sat_per_day", self.funding_sat_per_day),
             ("outgoing_sat_per_day", self.outgoing_sat_per_day),
-        ];
-        all.into_iter().filter(|(_, limit)| limit.is_none()).map(|(name, _)| name).collect()
+        ]
+    }
+
+    /// The names of those that are not set.
+    #[must_use]
+    pub fn unset(&self) -> Vec<&'static str> {
+        self.all().into_iter().filter(|(_, limit)| limit.is_none()).map(|(name, _)| name).collect()
     }
 }
 

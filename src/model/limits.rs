@@ -1,5 +1,7 @@
 //! What an app may cost, and what is set aside before it is spent. Pure arithmetic: the caller writes the new [`Usage`] in
-//! the same commit that creates the operation.
+//! the same commit that creates the operation. How a limit is divided among several documents is told in [`shards`].
+
+pub mod shards;
 
 use super::amount::Sat;
 use super::app::Limits;
@@ -7,11 +9,17 @@ use super::problem::{Code, Refusal};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-/// What was used, of one app or of the whole deployment. One document each.
+/// How many things are limited; [`Limits::all`] gives their order.
+const KINDS: usize = 4;
+
+/// What was used, of one app or of the whole deployment: one of the documents that count it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
     /// The app, or `_deployment`.
     pub subject: String,
+    /// Which of the subject's documents this is.
+    #[serde(default)]
+    pub shard: u8,
     /// Nodes that exist.
     pub nodes: u64,
     /// The hour that `creates` counts: hours since 1970.
@@ -24,6 +32,50 @@ pub struct Usage {
     pub funding_sat: Sat,
     /// Money that left, or may leave, on that day.
     pub outgoing_sat: Sat,
+    /// What this document may count without asking the others.
+    #[serde(default)]
+    pub parts: Parts,
+}
+
+/// The parts of limits that a document has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Parts {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    nodes: Option<Part>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    creates_per_hour: Option<Part>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    funding_sat_per_day: Option<Part>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outgoing_sat_per_day: Option<Part>,
+}
+
+impl Parts {
+    fn all(&self) -> [Option<Part>; KINDS] {
+        [self.nodes, self.creates_per_hour, self.funding_sat_per_day, self.outgoing_sat_per_day]
+    }
+
+    fn set(&mut self, kind: usize, part: Option<Part>) {
+        let all = [
+            &mut self.nodes,
+            &mut self.creates_per_hour,
+            &mut self.funding_sat_per_day,
+            &mut self.outgoing_sat_per_day,
+        ];
+        for place in all.into_iter().skip(kind).take(1) {
+            *place = part;
+        }
+    }
+}
+
+/// A document's part of a limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// The whole limit that it is a part of.
+    pub of: u64,
+    /// The most that this document may count.
+    pub most: u64,
 }
 
 /// The id of the deployment's own usage document.
@@ -44,6 +96,9 @@ pub struct Reservation {
     pub funding_sat: Sat,
     /// Outgoing money: the amount and the most that fees may be.
     pub outgoing_sat: Sat,
+    /// Which of the documents count it: this one of the app's and this one of the deployment's.
+    #[serde(default)]
+    pub shard: u8,
 }
 
 impl Reservation {
@@ -55,44 +110,66 @@ impl Reservation {
     }
 }
 
+/// The limits that hold for what is asked; none of a kind: no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds([Option<u64>; KINDS]);
+
+impl Bounds {
+    /// Those of `limits`, for `ask`. `unset_is_unlimited` is true on simnet and regtest only.
+    ///
+    /// # Errors
+    /// A [`Refusal`] that names what is asked without being limited, where that means refused.
+    pub fn of(limits: &Limits, ask: &Reservation, unset_is_unlimited: bool) -> Result<Self, Refusal> {
+        let all = limits.all();
+        for ((name, limit), asked) in all.into_iter().zip(ask.amounts()) {
+            if asked > 0 && limit.is_none() && !unset_is_unlimited {
+                let message = format!("no {name} is set for this app, which on this network means none");
+                return Err(Refusal::new(Code::LimitUnset, message).with("limit_name", name));
+            }
+        }
+        Ok(Self(all.map(|(_, limit)| limit)))
+    }
+}
+
+impl Reservation {
+    fn amounts(&self) -> [u64; KINDS] {
+        [self.nodes, self.creates, self.funding_sat.0, self.outgoing_sat.0]
+    }
+}
+
 impl Usage {
-    /// Nothing used yet.
+    /// Nothing used yet: the first document of a subject.
     #[must_use]
     pub fn of(subject: impl Into<String>) -> Self {
         Self { subject: subject.into(), ..Self::default() }
     }
 
-    fn roll(&mut self, ask: &Reservation) {
-        if self.hour < ask.hour {
-            (self.hour, self.creates) = (ask.hour, 0);
+    /// The id of the document that is number `shard` of `subject`. The first has the subject's name, as the only one had when
+    /// there was one. No app has an underscore in its name.
+    #[must_use]
+    pub fn id_of(subject: &str, shard: u8) -> String {
+        if shard == 0 { subject.to_owned() } else { format!("{subject}_{shard}") }
+    }
+
+    fn amounts(&self) -> [u64; KINDS] {
+        [self.nodes, self.creates, self.funding_sat.0, self.outgoing_sat.0]
+    }
+
+    /// Goes on to this hour and day, which begin with nothing.
+    fn roll(&mut self, hour: i64, day: i64) {
+        if self.hour < hour {
+            (self.hour, self.creates) = (hour, 0);
         }
-        if self.day < ask.day {
-            (self.day, self.funding_sat, self.outgoing_sat) = (ask.day, Sat(0), Sat(0));
+        if self.day < day {
+            (self.day, self.funding_sat, self.outgoing_sat) = (day, Sat(0), Sat(0));
         }
     }
 
-    /// Sets `ask` aside. `unset_is_unlimited` is true on simnet and regtest only.
-    ///
-    /// # Errors
-    /// A [`Refusal`] that names the limit, what is used and what was asked; `self` is then as it was.
-    pub fn reserve(&mut self, limits: &Limits, ask: &Reservation, unset_is_unlimited: bool) -> Result<(), Refusal> {
-        let mut next = self.clone();
-        next.roll(ask);
-        next.nodes = next.nodes.saturating_add(ask.nodes);
-        next.creates = next.creates.saturating_add(ask.creates);
-        next.funding_sat = next.funding_sat.saturating_add(ask.funding_sat);
-        next.outgoing_sat = next.outgoing_sat.saturating_add(ask.outgoing_sat);
-        let checks = [
-            ("nodes", limits.nodes, ask.nodes, next.nodes),
-            ("creates_per_hour", limits.creates_per_hour, ask.creates, next.creates),
-            ("funding_sat_per_day", limits.funding_sat_per_day, ask.funding_sat.0, next.funding_sat.0),
-            ("outgoing_sat_per_day", limits.outgoing_sat_per_day, ask.outgoing_sat.0, next.outgoing_sat.0),
-        ];
-        for (name, limit, asked, total) in checks {
-            check(name, limit, asked, total, unset_is_unlimited)?;
-        }
-        *self = next;
-        Ok(())
+    fn add(&mut self, ask: &Reservation) {
+        self.nodes = self.nodes.saturating_add(ask.nodes);
+        self.creates = self.creates.saturating_add(ask.creates);
+        self.funding_sat = self.funding_sat.saturating_add(ask.funding_sat);
+        self.outgoing_sat = self.outgoing_sat.saturating_add(ask.outgoing_sat);
     }
 
     /// Gives back what was set aside and not used. What was set aside in another hour or on another day no longer counts.
@@ -119,80 +196,5 @@ impl Usage {
             self.funding_sat = self.funding_sat.saturating_add(kept.funding_sat);
             self.outgoing_sat = self.outgoing_sat.saturating_add(kept.outgoing_sat);
         }
-    }
-}
-
-fn check(name: &str, limit: Option<u64>, asked: u64, total: u64, unset_is_unlimited: bool) -> Result<(), Refusal> {
-    match limit {
-        _ if asked == 0 => Ok(()),
-        None if unset_is_unlimited => Ok(()),
-        None => {
-            let message = format!("no {name} is set for this app, which on this network means none");
-            Err(Refusal::new(Code::LimitUnset, message).with("limit_name", name))
-        }
-        Some(limit) if total > limit => {
-            let refusal = Refusal::new(Code::LimitExceeded, format!("{name} would be exceeded"))
-                .with("limit_name", name)
-                .with("limit", limit)
-                .with("used", total.saturating_sub(asked))
-                .with("needed", asked);
-            Err(refusal)
-        }
-        Some(_) => Ok(()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn ask(outgoing: u64) -> Reservation {
-        Reservation { day: 1, hour: 24, outgoing_sat: Sat(outgoing), ..Reservation::default() }
-    }
-
-    proptest! {
-        /// Whatever is asked and given back in whatever order: never over the limit, and all given back is nothing used.
-        #[test]
-        fn never_over_the_limit(limit in 0u64..1_000_000, asks in proptest::collection::vec(1u64..500_000, 1..40)) {
-            let limits = Limits { outgoing_sat_per_day: Some(limit), ..Limits::default() };
-            let mut usage = Usage::of("a");
-            let mut held = Vec::new();
-            for (i, sat) in asks.iter().enumerate() {
-                let before = usage.clone();
-                match usage.reserve(&limits, &ask(*sat), false) {
-                    Ok(()) => held.push(ask(*sat)),
-                    Err(_) => prop_assert_eq!(before.outgoing_sat, usage.outgoing_sat),
-                }
-                prop_assert!(usage.outgoing_sat.0 <= limit);
-                prop_assert_eq!(usage.outgoing_sat.0, held.iter().map(|r| r.outgoing_sat.0).sum::<u64>());
-                if i % 3 == 2 && let Some(back) = held.pop() {
-                    usage.release(&back);
-                }
-            }
-            for back in &held {
-                usage.release(back);
-            }
-            prop_assert_eq!(usage.outgoing_sat.0, 0);
-        }
-    }
-
-    #[test]
-    fn unset_means_refused_where_coins_are_worth_something() {
-        let mut usage = Usage::of("a");
-        let refusal = usage.reserve(&Limits::default(), &ask(1), false).expect_err("refused");
-        assert_eq!(refusal.code, Code::LimitUnset);
-        assert!(usage.reserve(&Limits::default(), &ask(1), true).is_ok());
-    }
-
-    #[test]
-    fn a_new_day_starts_at_zero_and_late_releases_do_not_touch_it() {
-        let limits = Limits { outgoing_sat_per_day: Some(10), ..Limits::default() };
-        let mut usage = Usage::of("a");
-        usage.reserve(&limits, &ask(10), false).expect("fits");
-        let tomorrow = Reservation { day: 2, hour: 48, ..ask(7) };
-        usage.reserve(&limits, &tomorrow, false).expect("a new day");
-        usage.release(&ask(10));
-        assert_eq!(usage.outgoing_sat, Sat(7));
     }
 }

@@ -111,8 +111,10 @@ impl Entity for Deployment {
 
 impl Entity for Usage {
     const COLLECTION: &'static str = "usage";
+    /// 2: it may be one of several. A program that knows of one would count past the limits of all.
+    const SCHEMA: u32 = 2;
     fn id(&self) -> String {
-        self.subject.clone()
+        Self::id_of(&self.subject, self.shard)
     }
 }
 
@@ -187,6 +189,9 @@ impl Entity for Heartbeat {
 
 impl Entity for Operation {
     const COLLECTION: &'static str = "operations";
+    /// 2: what is set aside for it is counted in one of several documents. A program that knows of one would give it back
+    /// to the wrong one.
+    const SCHEMA: u32 = 2;
     fn id(&self) -> String {
         self.id.to_string()
     }

@@ -177,6 +177,21 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
     /// Reads one document as of the latest commit.
     async fn get(&self, key: &Key) -> Result<Option<Document>>;
 
+    /// Reads several documents, in the order of `keys`: each as of the latest commit, but not all as of one.
+    async fn get_all(&self, keys: &[Key]) -> Result<Vec<Option<Document>>> {
+        let mut found = Vec::with_capacity(keys.len());
+        for key in keys {
+            found.push(self.get(key).await?);
+        }
+        Ok(found)
+    }
+
+    /// In how many documents that is best counted which many commits write: in one, unless writes of one document wait for each
+    /// other longer than those of several.
+    fn spread(&self) -> u8 {
+        1
+    }
+
     /// Does all the writes or none; versions are returned in the order of the writes (for `Check` and `Delete` the version
     /// is the one of the commit). Each key occurs at most once. [`StoreError::Conflict`] names the first document whose
     /// expectation failed.

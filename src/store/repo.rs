@@ -52,6 +52,12 @@ pub async fn get<T: Entity>(store: &dyn Store, id: &str) -> Result<Option<Versio
     store.get(&key::<T>(id)).await?.map(decode).transpose()
 }
 
+/// Reads those with these ids, in their order: each as of the latest commit, but not all as of one.
+pub async fn get_all<T: Entity>(store: &dyn Store, ids: &[String]) -> Result<Vec<Option<Versioned<T>>>> {
+    let keys: Vec<Key> = ids.iter().map(key::<T>).collect();
+    store.get_all(&keys).await?.into_iter().map(|found| found.map(decode).transpose()).collect()
+}
+
 /// Decodes a document that was read.
 ///
 /// # Errors
@@ -106,6 +112,11 @@ pub fn delete<T: Entity>(id: &str, version: Version) -> Write {
 /// A condition: the commit fails unless the `T` with this id is still at `version`.
 pub fn check<T: Entity>(id: &str, version: Version) -> Write {
     Write::Check { key: key::<T>(id), expect: Expect::Version(version) }
+}
+
+/// A condition: the commit fails if there is a `T` with this id.
+pub fn check_absent<T: Entity>(id: &str) -> Write {
+    Write::Check { key: key::<T>(id), expect: Expect::Absent }
 }
 
 /// Reads all the `T`s with this index entry (or all there are) that can be read, and tells `unreadable` of the others: for

@@ -5,6 +5,7 @@ mod commits;
 mod documents;
 mod feed;
 mod firestore;
+mod limits;
 mod listing;
 mod racing;
 mod sqlite;

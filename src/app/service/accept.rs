@@ -1,12 +1,12 @@
 //! Accepting: one commit that makes an operation, its natural key, its idempotency record and its reservation, or none of
 //! them.
 
-use super::super::refuse;
+use super::super::{refuse, usage};
 use super::{Idempotency, Service};
 use crate::error::StoreError;
 use crate::model::app::{App, Limits};
 use crate::model::ids::{NodeId, OperationId};
-use crate::model::limits::{DEPLOYMENT, Reservation, Usage};
+use crate::model::limits::{Bounds, DEPLOYMENT, Reservation, Usage};
 use crate::model::operation::{IdempotencyRecord, IdempotentOutcome, Operation, Owner, State};
 use crate::model::problem::{Code, Refusal};
 use crate::model::work::Work;
@@ -128,7 +128,7 @@ impl Service {
     ) -> Result<Accepted, Refusal> {
         let now = self.parts.clock.now();
         let Proposal { owner, node, work, reservation } = proposal;
-        let operation = Operation {
+        let mut operation = Operation {
             id,
             owner: Some(owner.clone()),
             node: Some(node),
@@ -144,16 +144,22 @@ impl Service {
             let record = idempotency.stands_for(&operation.id, now);
             writes.push(repo::create(&record).map_err(|e| refuse::store(&e))?);
         }
-        writes.push(repo::create(&operation).map_err(|e| refuse::store(&e))?);
         for tries in 0..MOST_TRIES {
+            let mut aside = Vec::new();
+            if let Some(ask) = operation.reservation {
+                let (counted, writes) = self.reserve(&owner, &ask, None).await?;
+                operation.reservation = Some(counted);
+                aside = writes;
+            }
             // Usage comes last: who has lost the natural key, too, hears of that.
             let mut writes = writes.clone();
-            if let Some(ask) = &operation.reservation {
-                writes.extend(self.reserve(&owner, ask, None).await?);
-            }
+            writes.push(repo::create(&operation).map_err(|e| refuse::store(&e))?);
+            writes.extend(aside);
             match self.parts.store.commit(writes).await {
                 Ok(_) => return Ok(Accepted::As(Box::new(operation))),
-                Err(StoreError::Conflict { collection: Usage::COLLECTION, .. }) => step_aside(tries).await,
+                Err(StoreError::Conflict { collection: Usage::COLLECTION | App::COLLECTION, .. }) => {
+                    step_aside(tries).await;
+                }
                 Err(StoreError::Conflict { .. }) => return Ok(Accepted::Conflict),
                 Err(error) => return Err(refuse::store(&error)),
             }
@@ -161,37 +167,33 @@ impl Service {
         Err(too_many_at_once())
     }
 
-    /// The writes that set `ask` aside, in the place of what is `held` already, for the app and for the deployment.
+    /// The writes that set `ask` aside, in the place of what is `held` already, for the app and for the deployment; and what
+    /// to give back some day.
     pub(super) async fn reserve(
         &self,
         owner: &Owner,
         ask: &Reservation,
         held: Option<&Reservation>,
-    ) -> Result<Vec<Write>, Refusal> {
+    ) -> Result<(Reservation, Vec<Write>), Refusal> {
         let store = &*self.parts.store;
         let app = repo::get::<App>(store, owner.app.as_str()).await.map_err(|e| refuse::store(&e))?;
-        let limits = app.map(|app| app.value.limits).unwrap_or_default();
+        let limits = app.as_ref().map(|app| app.value.limits).unwrap_or_default();
         let free = self.parts.settings.network.is_playground();
+        // Another one at every try, so that those that met do not meet again.
+        let ask = Reservation { shard: held.map_or_else(|| usage::pick(store), |held| held.shard), ..*ask };
+        let subjects: [(&str, &Limits); 2] =
+            [(owner.app.as_str(), &limits), (DEPLOYMENT, &self.parts.settings.ceilings)];
         let mut writes = Vec::new();
-        let subjects: [(&str, &Limits, bool); 2] =
-            [(owner.app.as_str(), &limits, free), (DEPLOYMENT, &self.parts.settings.ceilings, free)];
-        for (subject, limits, unset_is_unlimited) in subjects {
-            let stored = repo::get::<Usage>(store, subject).await.map_err(|e| refuse::store(&e))?;
-            let (mut usage, version) = match stored {
-                Some(Versioned { value, version }) => (value, Some(version)),
-                None => (Usage::of(subject), None),
-            };
-            if let Some(held) = held {
-                usage.release(held);
+        for (subject, limits) in subjects {
+            let bounds = Bounds::of(limits, &ask, free)?;
+            let aside = usage::set_aside(store, subject, &bounds, &ask, held).await?;
+            // What all documents were dealt by is the app's limit still.
+            if let (true, true, Some(app)) = (aside.dealt, subject != DEPLOYMENT, &app) {
+                writes.push(repo::check::<App>(app.value.id.as_str(), app.version));
             }
-            usage.reserve(limits, ask, unset_is_unlimited)?;
-            let write = match version {
-                Some(version) => repo::update(&usage, version),
-                None => repo::create(&usage),
-            };
-            writes.push(write.map_err(|e| refuse::store(&e))?);
+            writes.extend(aside.writes);
         }
-        Ok(writes)
+        Ok((ask, writes))
     }
 }
 

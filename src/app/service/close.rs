@@ -108,13 +108,13 @@ impl Service {
 
     /// The writes that raise what is set aside for a running operation to `needed`, where it is less.
     async fn set_aside_more(&self, operation: &mut Operation, needed: Sat) -> Result<Vec<Write>, Refusal> {
-        let held = operation.reservation.unwrap_or_default();
-        let Some(owner) = operation.owner.as_ref().filter(|_| held.outgoing_sat < needed) else {
+        let held_sat = operation.reservation.unwrap_or_default().outgoing_sat;
+        let Some(owner) = operation.owner.as_ref().filter(|_| held_sat < needed) else {
             return Ok(Vec::new());
         };
         let ask = Reservation { outgoing_sat: needed, ..Reservation::at(self.parts.clock.now()) };
-        let writes = self.reserve(owner, &ask, Some(&held)).await?;
-        operation.reservation = Some(ask);
+        let (counted, writes) = self.reserve(owner, &ask, operation.reservation.as_ref()).await?;
+        operation.reservation = Some(counted);
         Ok(writes)
     }
 

@@ -110,5 +110,8 @@ async fn release(ctx: &Ctx, operation: &Operation) -> Result<Advance> {
     node.value.phase = Phase::Deleted;
     let writes = vec![repo::update(&host.value, host.version)?, repo::update(&node.value, node.version)?];
     let result = json!({ "uuid": node.value.uuid, "deleted": true });
-    Ok(Advance::Done { result, settle: Settle::OneNodeLess, writes })
+    // It counts where its create was counted.
+    let create = repo::get::<Operation>(&*ctx.parts.store, node.value.create_operation.as_str()).await?;
+    let shard = create.and_then(|create| create.value.reservation).map_or(0, |counted| counted.shard);
+    Ok(Advance::Done { result, settle: Settle::OneNodeLess { shard }, writes })
 }

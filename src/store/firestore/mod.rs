@@ -7,7 +7,8 @@
 //!   whatever the number of nodes, and no write more for a commit. A log of changes would double the writes of every
 //!   commit and need a second read for each change; listening to whole collections would read all of them at each start.
 //! - **Hot spots**: ids are random but for those of operations, and `_changed` grows, so Firestore bears about 500 writes a
-//!   second to one collection; and about one a second to one document, lastingly.
+//!   second to one collection; and about one a second to one document, lastingly. So what many write is spread over
+//!   documents (`model/limits/shards.rs`).
 //!
 //! docs/firestore.md tells an operator what this means, and which of it was never tried on the real service.
 
@@ -29,6 +30,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio_util::sync::{CancellationToken, DropGuard};
+
+/// About so many writes a second are borne by what is counted in so many documents.
+const SPREAD: u8 = 16;
 
 /// What is known of a database in Firestore before it is opened.
 #[derive(Debug, Clone)]
@@ -137,6 +141,17 @@ impl Store for FirestoreStore {
     async fn get(&self, key: &Key) -> Result<Option<Document>> {
         self.connection.validate(key)?;
         bounded(self.connection.timeout(), read::get(&self.connection, key)).await
+    }
+
+    async fn get_all(&self, keys: &[Key]) -> Result<Vec<Option<Document>>> {
+        for key in keys {
+            self.connection.validate(key)?;
+        }
+        bounded(self.connection.timeout(), read::get_all(&self.connection, keys)).await
+    }
+
+    fn spread(&self) -> u8 {
+        SPREAD
     }
 
     async fn commit(&self, writes: Vec<Write>) -> Result<Vec<Version>> {

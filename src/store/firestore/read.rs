@@ -11,6 +11,7 @@ use proto::structured_query::{
     CollectionSelector, Direction, FieldFilter, FieldReference, Filter, Order, field_filter::Operator,
 };
 use proto::value::ValueType;
+use std::collections::HashMap;
 
 pub(super) async fn get(connection: &Connection, key: &Key) -> Result<Option<Document>> {
     // BatchGetDocuments says of each document that it is missing. GetDocument answers NOT_FOUND, as for a missing database,
@@ -18,6 +19,17 @@ pub(super) async fn get(connection: &Connection, key: &Key) -> Result<Option<Doc
     let read = connection.batch_get(vec![connection.name(key)], None).await?;
     let found = read.found.into_iter().next();
     found.map(|document| codec::document(key.clone(), document)).transpose()
+}
+
+pub(super) async fn get_all(connection: &Connection, keys: &[Key]) -> Result<Vec<Option<Document>>> {
+    let names: Vec<String> = keys.iter().map(|key| connection.name(key)).collect();
+    let read = connection.batch_get(names.clone(), None).await?;
+    let mut found: HashMap<String, proto::Document> =
+        read.found.into_iter().map(|document| (document.name.clone(), document)).collect();
+    let wanted = keys.iter().zip(&names);
+    wanted
+        .map(|(key, name)| found.remove(name).map(|document| codec::document(key.clone(), document)).transpose())
+        .collect()
 }
 
 pub(super) async fn list(connection: &Connection, query: &Query) -> Result<Page> {
