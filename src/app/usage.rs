@@ -59,8 +59,10 @@ pub async fn set_aside(
         }
         match shards::reserve(&mut now, store.spread(), bounds, ask) {
             Ok(()) => {
-                let writes = writes(store.spread(), &stored, &now).map_err(|e| refuse::store(&e))?;
-                return Ok(Aside { writes, dealt: true });
+                let counting = [ask.shard, held.map_or(ask.shard, |held| held.shard)];
+                let free = bounds.are_none() && stored.iter().flatten().all(|stored| stored.value.has_no_parts());
+                let writes = writes(store.spread(), free, counting, &stored, &now).map_err(|e| refuse::store(&e))?;
+                return Ok(Aside { writes, dealt: !free });
             }
             Err(refusal) => {
                 let versions: Vec<Option<Version>> = stored.iter().map(|one| one.as_ref().map(|s| s.version)).collect();
@@ -117,12 +119,20 @@ fn values<'a>(subject: &'a str, stored: &'a [Option<Versioned<Usage>>]) -> impl 
     })
 }
 
-/// Each document is written, or is to be as it was read. Those that nobody counts in are not made.
-fn writes(spread: u8, stored: &[Option<Versioned<Usage>>], now: &[Usage]) -> StoreResult<Vec<Write>> {
-    let each = stored.iter().zip(now).map(|(stored, now)| match stored {
+/// Where there are limits, each document is written, or is to be as it was read. Where all is free, nothing depends on the
+/// others: only `counting` are written.
+fn writes(
+    spread: u8,
+    free: bool,
+    counting: [u8; 2],
+    stored: &[Option<Versioned<Usage>>],
+    now: &[Usage],
+) -> StoreResult<Vec<Write>> {
+    let each = stored.iter().zip(now).filter(|(_, now)| !free || counting.contains(&now.shard));
+    let each = each.map(|(stored, now)| match stored {
         Some(stored) if stored.value == *now => Ok(repo::check::<Usage>(&now.id(), stored.version)),
         Some(stored) => repo::update(now, stored.version),
-        None if now.shard < spread || now.counts() => repo::create(now),
+        None if now.shard < spread || counting.contains(&now.shard) => repo::create(now),
         None => Ok(repo::check_absent::<Usage>(&now.id())),
     });
     each.collect()

@@ -129,6 +129,12 @@ impl Bounds {
         }
         Ok(Self(all.map(|(_, limit)| limit)))
     }
+
+    /// Whether nothing is limited.
+    #[must_use]
+    pub fn are_none(&self) -> bool {
+        self.0 == [None; KINDS]
+    }
 }
 
 impl Reservation {

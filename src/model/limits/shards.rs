@@ -48,10 +48,10 @@ impl Usage {
         fits
     }
 
-    /// Whether anything is counted in it.
+    /// Whether it has no part of any limit.
     #[must_use]
-    pub fn counts(&self) -> bool {
-        self.amounts() != [0; KINDS]
+    pub fn has_no_parts(&self) -> bool {
+        self.parts.all() == [None; KINDS]
     }
 
     fn used(&self, kind: usize) -> u64 {
