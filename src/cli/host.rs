@@ -97,8 +97,19 @@ fn invitation(id: &HostId, token: &JoinToken, masters: &[String], fingerprint: &
 
 async fn list(args: &ListArgs) -> Result<(), Failure> {
     let Admin { store, .. } = admin::open(&args.config).await?;
-    let columns =
-        &["host", "state", "address", "slots", "used", "agent", "lnd", "disk_free_gib", "instance", "created_at"];
+    let columns = &[
+        "host",
+        "state",
+        "address",
+        "slots",
+        "used",
+        "agent",
+        "lnd",
+        "disk_free_gib",
+        "instance",
+        "data_volume",
+        "created_at",
+    ];
     let mut output = Output::new(columns);
     let machines = repo::list_all::<Machine>(&*store, None).await?.into_iter().map(|machine| machine.value);
     let machines: HashMap<HostId, Machine> = machines.map(|machine| (machine.host.clone(), machine)).collect();
@@ -109,7 +120,7 @@ async fn list(args: &ListArgs) -> Result<(), Failure> {
             Enrolment::Enrolled { .. } => "enrolled",
             Enrolment::Revoked => "revoked",
         };
-        let report = host.report.as_ref();
+        let (report, machine) = (host.report.as_ref(), machines.get(&host.id));
         output.row([
             json!(host.id),
             json!(state),
@@ -119,7 +130,8 @@ async fn list(args: &ListArgs) -> Result<(), Failure> {
             json!(report.map(|report| &report.agent_version)),
             json!(report.map(|report| &report.lnd_version)),
             report.map_or(Value::Null, |report| json!(report.disk_free_bytes >> 30)),
-            json!(machines.get(&host.id).map(|machine| &machine.instance)),
+            json!(machine.map(|machine| &machine.instance)),
+            json!(machine.and_then(|machine| machine.data_volume.as_ref()).map(|volume| &volume.id)),
             shown(host.created_at),
         ]);
     }

@@ -9,7 +9,8 @@ use super::user_data;
 use super::{Compute, ComputeError, JoinToken};
 use crate::model::HostId;
 use crate::model::machine::{
-    Frozen, Instance, InstanceId, MachineState, TAG_AUTHORITY, TAG_DEPLOYMENT, TAG_GENERATION, TAG_HOST,
+    DataVolume, Disk, Frozen, Instance, InstanceId, MachineState, Place, TAG_AUTHORITY, TAG_DEPLOYMENT, TAG_GENERATION,
+    TAG_HOST, VolumeId,
 };
 use async_trait::async_trait;
 use aws_config::BehaviorVersion;
@@ -18,8 +19,8 @@ use aws_config::timeout::TimeoutConfig;
 use aws_sdk_ec2::Client;
 use aws_sdk_ec2::config::Region;
 use aws_sdk_ec2::types::{
-    Filter, Instance as Described, InstanceStateName, InstanceType, LaunchTemplateSpecification, ResourceType, Tag,
-    TagSpecification,
+    Filter, Instance as Described, InstanceBlockDeviceMapping, InstanceStateName, InstanceType,
+    LaunchTemplateSpecification, ResourceType, Tag, TagSpecification,
 };
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -194,6 +195,12 @@ impl Compute for Ec2 {
     }
 }
 
+fn disk(described: &InstanceBlockDeviceMapping) -> Option<Disk> {
+    let ebs = described.ebs()?;
+    let (id, device) = (VolumeId(ebs.volume_id()?.to_owned()), described.device_name()?.to_owned());
+    Some(Disk { volume: DataVolume { id, device }, stays: ebs.delete_on_termination() == Some(false) })
+}
+
 /// One without an id or a state is none.
 fn instance(described: &Described) -> Option<Instance> {
     let tag = |key: &str| described.tags().iter().find(|tag| tag.key() == Some(key))?.value();
@@ -204,9 +211,20 @@ fn instance(described: &Described) -> Option<Instance> {
         InstanceStateName::ShuttingDown | InstanceStateName::Terminated => MachineState::Terminated,
         _ => return None,
     };
+    let place = match (described.subnet_id(), described.instance_type()) {
+        (Some(subnet), Some(instance_type)) => {
+            Some(Place { subnet: subnet.to_owned(), instance_type: instance_type.as_str().to_owned() })
+        }
+        _ => None,
+    };
+    let boots_from = described.root_device_name();
+    let disks = described.block_device_mappings().iter().filter(|disk| disk.device_name() != boots_from);
     Some(Instance {
         id: InstanceId(described.instance_id()?.to_owned()),
         state,
+        is_over: described.state()?.name()? == &InstanceStateName::Terminated,
+        place,
+        disks: disks.filter_map(disk).collect(),
         address: described.private_ip_address().and_then(|address| address.parse().ok()),
         host: tag(TAG_HOST).and_then(HostId::parse),
         generation: tag(TAG_GENERATION).and_then(|generation| generation.parse().ok()),

@@ -30,6 +30,26 @@ impl fmt::Display for InstanceId {
     }
 }
 
+/// EC2's name of an EBS volume, such as `vol-0123456789abcdef0`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct VolumeId(pub String);
+
+impl fmt::Display for VolumeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The volume on which a host's lnds have their folders. It outlives its instance, and what is on it is nowhere else.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DataVolume {
+    /// Its name.
+    pub id: VolumeId,
+    /// Which of its instance's devices it is, such as `/dev/sdf`.
+    pub device: String,
+}
+
 /// Where a machine may be started: a subnet (which is in one zone) and an instance type.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Place {
@@ -109,6 +129,15 @@ pub enum MachineState {
     Terminated,
 }
 
+/// An EBS volume of an instance that is not the one it boots from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Disk {
+    /// Which.
+    pub volume: DataVolume,
+    /// Whether it stays when the instance is terminated.
+    pub stays: bool,
+}
+
 /// An instance as EC2 describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Instance {
@@ -116,6 +145,12 @@ pub struct Instance {
     pub id: InstanceId,
     /// How it is.
     pub state: MachineState,
+    /// Whether it is terminated, and not merely about to be.
+    pub is_over: bool,
+    /// Where it was started.
+    pub place: Option<Place>,
+    /// Its volumes but for the one it boots from. None of one that is terminated.
+    pub disks: Vec<Disk>,
     /// Its private address.
     pub address: Option<IpAddr>,
     /// The host that it was started for, by its tags.
@@ -124,6 +159,39 @@ pub struct Instance {
     pub generation: Option<u64>,
     /// With which token it was asked for.
     pub client_token: Option<String>,
+}
+
+impl Instance {
+    /// The disk with the lnds' folders, as `deploy/host/boot.sh` finds it: the only one that it does not boot from. Where
+    /// there are more, it is the only one that stays.
+    #[must_use]
+    pub fn data_disk(&self) -> Option<&Disk> {
+        match self.disks.as_slice() {
+            [only] => Some(only),
+            several => {
+                let mut staying = several.iter().filter(|disk| disk.stays);
+                staying.next().filter(|_| staying.next().is_none())
+            }
+        }
+    }
+
+    /// The volume of [`Self::data_disk`].
+    #[must_use]
+    pub fn data_volume(&self) -> Option<DataVolume> {
+        self.data_disk().map(|disk| disk.volume.clone())
+    }
+
+    /// Whether it was asked for by this deployment, for the host and generation that its tags name: only then is its
+    /// ClientToken the one that was asked with. Tags can be copied by hand ("launch more like this"); that is no proof.
+    #[must_use]
+    pub fn is_ours_by_token(&self, deployment: &str) -> bool {
+        match (&self.host, self.generation, &self.place, &self.client_token) {
+            (Some(host), Some(generation), Some(place), Some(token)) => {
+                Frozen::client_token(deployment, host, generation, place) == *token
+            }
+            _ => false,
+        }
+    }
 }
 
 /// The machine that is a host now, as it was last seen. Id = the host's.
@@ -141,6 +209,9 @@ pub struct Machine {
     pub state: MachineState,
     /// Its private address.
     pub address: Option<IpAddr>,
+    /// The volume with its lnds' folders, once it was seen. It is the host's from then on, whatever instance has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data_volume: Option<DataVolume>,
     /// When EC2 said that it was started.
     #[serde(with = "time::serde::rfc3339")]
     pub launched_at: OffsetDateTime,
@@ -149,6 +220,53 @@ pub struct Machine {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn disk(name: &str, stays: bool) -> Disk {
+        Disk { volume: DataVolume { id: VolumeId(format!("vol-{name}")), device: format!("/dev/{name}") }, stays }
+    }
+
+    fn instance(disks: Vec<Disk>) -> Instance {
+        Instance {
+            id: InstanceId("i-1".to_owned()),
+            state: MachineState::Running,
+            is_over: false,
+            place: Some(Place { subnet: "subnet-1".to_owned(), instance_type: "t4g.small".to_owned() }),
+            disks,
+            address: None,
+            host: HostId::parse(&format!("h{:024}", 7)),
+            generation: Some(1),
+            client_token: None,
+        }
+    }
+
+    #[test]
+    fn the_data_volume_is_the_one_it_does_not_boot_from() {
+        let of = |disks: &[(&str, bool)]| {
+            let disks = disks.iter().map(|(name, stays)| disk(name, *stays)).collect();
+            instance(disks).data_volume().map(|volume| volume.device)
+        };
+        assert_eq!(of(&[]), None);
+        assert_eq!(of(&[("sdf", true)]).as_deref(), Some("/dev/sdf"));
+        assert_eq!(of(&[("sdf", false)]).as_deref(), Some("/dev/sdf"), "though the template is wrong");
+        assert_eq!(of(&[("sdb", false), ("sdf", true)]).as_deref(), Some("/dev/sdf"));
+        assert_eq!(of(&[("sdf", true), ("sdg", true)]), None);
+        assert_eq!(of(&[("sdf", false), ("sdg", false)]), None);
+    }
+
+    #[test]
+    fn a_machine_with_copied_tags_is_not_taken_for_ours() {
+        let asked_for = |generation: u64| {
+            let mut ours = instance(Vec::new());
+            let (host, place) = (ours.host.clone().unwrap(), ours.place.clone().unwrap());
+            ours.client_token = Some(Frozen::client_token("prod", &host, generation, &place));
+            ours
+        };
+        assert!(asked_for(1).is_ours_by_token("prod"));
+        assert!(!asked_for(1).is_ours_by_token("test") && !asked_for(2).is_ours_by_token("prod"));
+        assert!(!instance(Vec::new()).is_ours_by_token("prod"));
+        let elsewhere = Place { subnet: "subnet-2".to_owned(), instance_type: "t4g.small".to_owned() };
+        assert!(!Instance { place: Some(elsewhere), ..asked_for(1) }.is_ours_by_token("prod"));
+    }
 
     #[test]
     fn a_client_token_is_for_one_machine_only() {

@@ -4,7 +4,7 @@
 //! It does what cloud-init does with the files, and what systemd does with the agent's unit: its credentials, its environment,
 //! its command. It does not do what needs a machine (`runcmd`: mounts, users, packages, firewall); `tests/host_boot` has that.
 
-use super::moto::{Account, is_terminated};
+use super::moto::{Account, data_volume, is_terminated};
 use crate::harness::eventually;
 use crate::harness::world::{World, program};
 use aws_sdk_ec2::types::Instance;
@@ -97,7 +97,8 @@ impl Machines {
                     self.power_off(&id).await;
                     self.booted.lock().await.remove(&id);
                 }
-                (false, false) => {
+                // Like boot.sh, which waits for the disk.
+                (false, false) if data_volume(&instance).is_some() => {
                     let agent = self.boot(&id, &instance).await;
                     self.booted.lock().await.insert(id, agent);
                 }
@@ -128,12 +129,22 @@ impl Machines {
             let asks = cloud_config["runcmd"].as_array().unwrap().last().unwrap();
             assert_eq!(*asks, json!(["systemctl", "enable", "--now", "--no-block", "scale-lnd.service"]));
         }
+        self.mount(id, &data_volume(instance).unwrap());
         Some(self.spawn_agent(id, instance.private_ip_address().unwrap()).await)
     }
 
     /// The instance's file system.
     fn inside(&self, id: &str, path: &str) -> PathBuf {
         self.dir.path().join(id).join(path.trim_start_matches('/'))
+    }
+
+    /// The data volume, where the agent expects it. It is a folder of its own: what becomes of the instance does not matter
+    /// to it.
+    fn mount(&self, id: &str, volume: &str) {
+        let (disk, mounted) = (self.dir.path().join(volume), self.inside(id, "/var/lib/scale-lnd"));
+        std::fs::create_dir_all(&disk).unwrap();
+        std::fs::create_dir_all(mounted.parent().unwrap()).unwrap();
+        std::os::unix::fs::symlink(&disk, &mounted).unwrap();
     }
 
     /// What systemd does for the agent's unit. What boot.sh finds out about the machine is known here.
@@ -158,8 +169,7 @@ impl Machines {
         });
         assert_eq!(all("EnvironmentFile"), ["/run/scale-lnd/agent.env"]);
         let spawn = spawn.env("SCALE_LND_AGENT_LISTEN", format!("{address}:{AGENT_PORT}"));
-        // The machine's folders, and the program that boot.sh would have loaded.
-        std::fs::create_dir_all(self.inside(id, "/var/lib")).unwrap();
+        // The program that boot.sh would have loaded.
         let lnd = self.inside(id, "/usr/local/bin/lnd");
         std::fs::create_dir_all(lnd.parent().unwrap()).unwrap();
         if !lnd.exists() {

@@ -6,7 +6,8 @@ use crate::harness::{RUNTIME, eventually, ports};
 use aws_sdk_ec2::Client;
 use aws_sdk_ec2::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_ec2::types::{
-    Filter, Instance, InstanceAttributeName, InstanceStateName, InstanceType, IpPermission, RequestLaunchTemplateData,
+    Filter, Instance, InstanceAttributeName, InstanceStateName, InstanceType, IpPermission,
+    LaunchTemplateBlockDeviceMappingRequest, LaunchTemplateEbsBlockDeviceRequest, RequestLaunchTemplateData,
     ResponseLaunchTemplateData,
 };
 use base64::Engine;
@@ -20,6 +21,8 @@ use tempfile::TempDir;
 use tokio::process::Command;
 use tokio::sync::OnceCell;
 
+/// Where the launch template has the data volume.
+const DATA_DEVICE: &str = "/dev/sdf";
 const REGIONS: [&str; 16] = [
     "us-east-1",
     "us-east-2",
@@ -134,7 +137,11 @@ impl Account {
         }
         let images = ec2.describe_images().send().await.unwrap();
         let image = images.images()[0].image_id().unwrap().to_owned();
-        let data = RequestLaunchTemplateData::builder().image_id(&image).instance_type(InstanceType::T3Micro).build();
+        let stays = LaunchTemplateEbsBlockDeviceRequest::builder().volume_size(1).delete_on_termination(false).build();
+        let data_volume =
+            LaunchTemplateBlockDeviceMappingRequest::builder().device_name(DATA_DEVICE).ebs(stays).build();
+        let data = RequestLaunchTemplateData::builder().image_id(&image).instance_type(InstanceType::T3Micro);
+        let data = data.block_device_mappings(data_volume).build();
         let template = ec2.create_launch_template().launch_template_name(&region).launch_template_data(data);
         let template = template.send().await.unwrap();
         let template = template.launch_template().unwrap().launch_template_id().unwrap().to_owned();
@@ -187,6 +194,13 @@ impl Account {
 pub fn is_terminated(instance: &Instance) -> bool {
     let state = instance.state().and_then(|state| state.name());
     matches!(state, Some(InstanceStateName::Terminated | InstanceStateName::ShuttingDown))
+}
+
+/// The volume with the lnds' folders, where the instance has one now.
+pub fn data_volume(instance: &Instance) -> Option<String> {
+    let mut disks = instance.block_device_mappings().iter();
+    let disk = disks.find(|disk| disk.device_name() == Some(DATA_DEVICE))?;
+    Some(disk.ebs()?.volume_id()?.to_owned())
 }
 
 /// The value of an instance's tag.

@@ -1,6 +1,6 @@
 //! What should happen.
 
-use super::moto::{is_terminated, tag};
+use super::moto::{data_volume, is_terminated, tag};
 use super::{Cloud, Compute, DEADLINE, LIMIT, deployment};
 use crate::harness::{self, Deployment, eventually};
 use scale_lnd::model::work::launch::LaunchStep;
@@ -31,6 +31,7 @@ fn a_create_starts_an_instance_and_its_lnd() {
         let hosts: serde_json::Value =
             serde_json::from_str(&cloud.d.config_cli(&["host", "list", "--json"]).await).unwrap();
         assert_eq!(hosts[0]["instance"].as_str(), instance.instance_id());
+        assert_eq!(hosts[0]["data_volume"].as_str(), Some(data_volume(&instance).unwrap().as_str()));
 
         // Each has a host of their own; one that joined takes no machine's place.
         let (bob, carol) = (cloud.create_later("bob"), cloud.create_later("carol"));

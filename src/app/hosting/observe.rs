@@ -79,6 +79,8 @@ impl Observer {
                 self.unseen.remove(id);
                 machine.value.state = instance.state;
                 machine.value.address = instance.address.or(known.value.address);
+                // Once known it stays: EC2 does not name the volumes of one that is terminated, and nobody else's are ours.
+                machine.value.data_volume = known.value.data_volume.clone().or_else(|| instance.data_volume());
             }
             // EC2 forgets what was terminated; right after the start it may not know it yet.
             None if now - known.value.launched_at > FORGOTTEN_AFTER => {

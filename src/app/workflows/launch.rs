@@ -195,6 +195,7 @@ impl Launching<'_> {
             place: frozen.place.clone(),
             state: instance.state,
             address: instance.address,
+            data_volume: instance.data_volume(),
             launched_at: self.now(),
         };
         let write = match repo::get::<Machine>(&*self.ctx.parts.store, self.id.as_str()).await? {
