@@ -105,6 +105,23 @@ pub struct Hosting {
     pub gone: bool,
 }
 
+/// Since which generation there may be wallets on a host's machines: an lnd is started by an order, and orders go to agents
+/// that have joined.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum Joined {
+    /// It was not recorded: the host is older than the record, or was changed by a program that knows nothing of it.
+    #[default]
+    Unknown,
+    /// No machine has ever joined as this host.
+    NotYet,
+    /// The first that ever did was of this generation. Written in the commit that let it.
+    First {
+        /// The generation.
+        generation: u64,
+    },
+}
+
 /// A host.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Host {
@@ -114,6 +131,9 @@ pub struct Host {
     pub generation: u64,
     /// Whether it belongs to the fleet.
     pub enrolment: Enrolment,
+    /// Which generation was the first to join.
+    #[serde(default)]
+    pub joined: Joined,
     /// Where masters reach its agent and lnds (an IP address), told at enrolment.
     pub address: Option<std::net::IpAddr>,
     /// Port of its agent, told at enrolment.
@@ -205,6 +225,32 @@ impl Host {
         self.compute.as_ref().is_some_and(|hosting| hosting.gone)
     }
 
+    /// Notes that its machine joins now.
+    pub fn note_joined(&mut self) {
+        if self.joined == Joined::NotYet {
+            self.joined = Joined::First { generation: self.generation };
+        }
+    }
+
+    /// Whether no machine of this generation ever was this host, nor can be: then no wallet ever was on one.
+    ///
+    /// - lnds are started by orders only, and those go to an agent that has joined, in the generation in which it did.
+    /// - None has joined in this generation: the first to join, of which every joining commit takes note, is of a later one,
+    ///   or there is none yet.
+    /// - None can join any more: a join token is good for one generation, and the host's is a later one by now.
+    ///
+    /// Generations only grow and the first stays the first, so what is true of a document that was read some time ago is true
+    /// now. It says nothing of generations after the first that joined: to one that recovers a host, the wallets are attached.
+    #[must_use]
+    pub fn was_never(&self, generation: u64) -> bool {
+        let before_the_first = match self.joined {
+            Joined::Unknown => false,
+            Joined::NotYet => true,
+            Joined::First { generation: first } => generation < first,
+        };
+        before_the_first && generation < self.generation
+    }
+
     /// The node that it is kept for.
     #[must_use]
     pub fn wanted_for(&self) -> Option<&NodeId> {
@@ -253,6 +299,7 @@ mod tests {
             id: HostId::random(&mut rand::rng()),
             generation: 1,
             enrolment,
+            joined: Joined::NotYet,
             address: None,
             agent_port: None,
             capacity: 2,
@@ -307,6 +354,26 @@ mod tests {
         assert_eq!(reinvited.admit("u", "other", later), Err(NotAdmitted::OtherKey));
         assert_eq!(reinvited.admit("t", "k", later), Err(NotAdmitted::Expired));
         assert_eq!(reinvited.admit("u", "k", NOW + Duration::minutes(3)), Err(NotAdmitted::Expired));
+    }
+
+    #[test]
+    fn only_before_the_first_that_joined_no_wallet_can_have_been() {
+        let at = |generation, joined| Host { generation, joined, ..host(Enrolment::Revoked) };
+        let is_never = |host: &Host| (1..5).filter(|generation| host.was_never(*generation)).collect::<Vec<_>>();
+        assert_eq!(is_never(&at(1, Joined::NotYet)), [0_u64; 0], "its machine may still join");
+        assert_eq!(is_never(&at(3, Joined::NotYet)), [1, 2]);
+        assert_eq!(is_never(&at(3, Joined::First { generation: 3 })), [1, 2]);
+        assert_eq!(is_never(&at(4, Joined::First { generation: 2 })), [1], "the third recovered the second's wallets");
+        assert_eq!(is_never(&at(4, Joined::Unknown)), [0_u64; 0]);
+
+        let mut joins = at(2, Joined::NotYet);
+        joins.note_joined();
+        (joins.generation, joins.enrolment) = (3, Enrolment::Revoked);
+        joins.note_joined();
+        assert_eq!(joins.joined, Joined::First { generation: 2 });
+        let mut old = at(2, Joined::Unknown);
+        old.note_joined();
+        assert_eq!(old.joined, Joined::Unknown, "it may have joined before");
     }
 
     #[test]

@@ -79,7 +79,7 @@ impl Host {
 
 #[cfg(test)]
 mod tests {
-    use super::super::host::{Hosting, Invitation};
+    use super::super::host::{Hosting, Invitation, Joined};
     use super::super::ids::HostId;
     use super::*;
     use std::collections::BTreeMap;
@@ -98,6 +98,7 @@ mod tests {
             id: HostId::random(&mut rand::rng()),
             generation: 1,
             enrolment: Enrolment::Invited(invitation),
+            joined: Joined::NotYet,
             address: None,
             agent_port: None,
             capacity,

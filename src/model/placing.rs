@@ -57,7 +57,7 @@ pub fn choose<H: AsRef<Host>>(
 
 #[cfg(test)]
 mod tests {
-    use super::super::host::{Enrolment, Hosting};
+    use super::super::host::{Enrolment, Hosting, Joined};
     use super::*;
 
     const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
@@ -86,6 +86,7 @@ mod tests {
                 reinvitation: None,
                 at: NOW,
             },
+            joined: Joined::Unknown,
             address: Some(std::net::Ipv4Addr::LOCALHOST.into()),
             agent_port: Some(1),
             capacity: 2,

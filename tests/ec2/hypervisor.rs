@@ -69,6 +69,14 @@ impl Hypervisor {
         self.machines.inside(id, path)
     }
 
+    /// Waits until this instance was looked at: it is booted, or stays dark.
+    pub async fn have_seen(&self, id: &str) {
+        eventually("the hypervisor sees the instance", Duration::from_secs(60), || async {
+            self.machines.booted.lock().await.contains_key(id).then_some(())
+        })
+        .await;
+    }
+
     /// Stops an instance and starts it again at another address.
     pub async fn restart_at(&self, id: &str, address: &str) {
         self.machines.power_off(id).await;

@@ -7,12 +7,14 @@ use aws_sdk_ec2::Client;
 use aws_sdk_ec2::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_ec2::types::{
     Filter, Instance, InstanceAttributeName, InstanceStateName, InstanceType, IpPermission,
-    LaunchTemplateBlockDeviceMappingRequest, LaunchTemplateEbsBlockDeviceRequest, RequestLaunchTemplateData,
-    ResponseLaunchTemplateData,
+    LaunchTemplateBlockDeviceMappingRequest, LaunchTemplateEbsBlockDeviceRequest, LaunchTemplateSpecification,
+    RequestLaunchTemplateData, ResourceType, ResponseLaunchTemplateData, Tag, TagSpecification,
 };
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use scale_lnd::dev::reaper::{Options, Reaper, Spawn, Spawned};
+use scale_lnd::model::HostId;
+use scale_lnd::model::machine::{Frozen, Place, TAG_DEPLOYMENT, TAG_GENERATION, TAG_HOST};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -184,6 +186,27 @@ impl Account {
         let attribute = request.attribute(InstanceAttributeName::UserData).send().await.unwrap();
         let encoded = attribute.user_data().and_then(|data| data.value()).unwrap_or_default();
         String::from_utf8(BASE64_STANDARD.decode(encoded).unwrap()).unwrap()
+    }
+
+    /// Starts an instance as the masters of `like` would have for its host in this generation, with or without their token;
+    /// or as somebody may who copies it. Returns its id.
+    pub async fn run_like(&self, like: &Instance, generation: u64, with_token: bool) -> String {
+        let place = Place {
+            subnet: like.subnet_id().unwrap().to_owned(),
+            instance_type: like.instance_type().unwrap().as_str().to_owned(),
+        };
+        let host = HostId::parse(&tag(like, TAG_HOST)).unwrap();
+        let token = Frozen::client_token(&tag(like, TAG_DEPLOYMENT), &host, generation, &place);
+        let tags = like.tags().iter().filter(|tag| tag.key() != Some(TAG_GENERATION)).cloned();
+        let generation = Tag::builder().key(TAG_GENERATION).value(generation.to_string()).build();
+        let tags = TagSpecification::builder()
+            .resource_type(ResourceType::Instance)
+            .set_tags(Some(tags.chain([generation]).collect()));
+        let template = LaunchTemplateSpecification::builder().launch_template_id(&self.template).version("1").build();
+        let request = self.ec2.run_instances().launch_template(template).min_count(1).max_count(1);
+        let request = request.subnet_id(&place.subnet).instance_type(like.instance_type().unwrap().clone());
+        let request = request.tag_specifications(tags.build()).set_client_token(with_token.then_some(token));
+        request.send().await.unwrap().instances()[0].instance_id().unwrap().to_owned()
     }
 
     pub async fn terminate(&self, id: &str) {

@@ -160,6 +160,7 @@ fn one_that_dies_while_it_boots_is_replaced_at_once() {
         })
         .await;
         cloud.launch_says("boots").await;
+        cloud.machines.have_seen(&dying).await;
         cloud.account.terminate(&dying).await;
         create.await.unwrap();
         cloud.works("alice").await;
@@ -204,6 +205,58 @@ fn one_that_dies_during_a_create_is_left_for_another_until_a_wallet_may_exist() 
         assert!(parked.to_string().contains("scale-lnd host recover h"), "{parked:#}");
         assert_ne!(dead[0], dead[1], "another one after the first");
         assert!(cloud.account.living().await.is_empty(), "no third");
+        cloud.stop().await;
+    });
+}
+
+#[test]
+fn an_orphan_is_removed_only_where_no_wallet_can_ever_have_been() {
+    harness::run(DEADLINE, async {
+        let cloud = Cloud::start(Compute::default()).await;
+        cloud.machines.next_stays_dark();
+        let create = cloud.create_later("alice");
+        cloud.launch_says("boots").await;
+        let first = cloud.only_instance().await.instance_id().unwrap().to_owned();
+        // Else it would be the next that stays dark.
+        cloud.machines.have_seen(&first).await;
+        cloud.account.terminate(&first).await;
+        create.await.unwrap();
+        cloud.works("alice").await;
+        let host = cloud.only_instance().await;
+        assert_eq!(tag(&host, "scale-lnd-generation"), "2", "the first that joined");
+        // What comes late, of the generation that never joined and of the one that did; and a copy of the former.
+        (0..3).for_each(|_| cloud.machines.next_stays_dark());
+        let never = cloud.account.run_like(&host, 1, true).await;
+        let joined = cloud.account.run_like(&host, 2, true).await;
+        let copied = cloud.account.run_like(&host, 1, false).await;
+        eventually("it is removed", LIMIT, || async {
+            let all = cloud.account.instances().await;
+            let it = all.iter().find(|instance| instance.instance_id() == Some(never.as_str()));
+            it.filter(|instance| is_terminated(instance)).map(drop)
+        })
+        .await;
+        eventually("the others are told", LIMIT, || async {
+            let logs = cloud.d.logs();
+            let told = |id: &str| {
+                let alarms = logs.values().flat_map(|log| log.lines()).filter(|line| line.contains("ALARM"));
+                alarms.filter(|line| line.contains(id)).count()
+            };
+            assert_eq!(told(&never), 0);
+            (told(&joined) == 1 && told(&copied) == 1).then_some(())
+        })
+        .await;
+        let looks = cloud.proxy.calls("DescribeInstances");
+        eventually("it has been looked again", LIMIT, || async {
+            (cloud.proxy.calls("DescribeInstances") >= looks + 3).then_some(())
+        })
+        .await;
+        let mut left: Vec<_> =
+            cloud.account.living().await.iter().map(|i| i.instance_id().unwrap().to_owned()).collect();
+        left.sort_unstable();
+        let mut wanted = vec![host.instance_id().unwrap().to_owned(), joined, copied];
+        wanted.sort_unstable();
+        assert_eq!(left, wanted);
+        cloud.works("alice").await;
         cloud.stop().await;
     });
 }

@@ -56,6 +56,7 @@ impl Fleet {
                 Admission::Again(certificate_pem) => certificate_pem,
                 Admission::Issue => {
                     let issued = self.issue(&host.id, csr_pem)?;
+                    host.note_joined();
                     host.enrolment = Enrolment::Enrolled {
                         token_sha256,
                         public_key_sha256: key_sha256.clone(),

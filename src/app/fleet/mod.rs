@@ -13,7 +13,7 @@ mod tests;
 use super::keys::Keys;
 use crate::clock::SharedClock;
 use crate::error::{Error, Result};
-use crate::model::host::{Enrolment, Host, Invitation, token_digest};
+use crate::model::host::{Enrolment, Host, Invitation, Joined, token_digest};
 use crate::model::node::Node;
 use crate::model::{HostId, MasterId};
 use crate::pki::{Ca, CaCert, Credentials, Identity, PkiError, Trust};
@@ -132,6 +132,7 @@ impl Fleet {
             id: id.clone(),
             generation,
             enrolment: Enrolment::Invited(invitation),
+            joined: Joined::NotYet,
             address: None,
             agent_port: None,
             capacity,

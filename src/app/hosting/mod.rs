@@ -10,7 +10,7 @@ use super::fleet::JoinKey;
 use crate::compute::Compute;
 use crate::error::Result;
 use crate::fault;
-use crate::model::host::{Enrolment, Host, Hosting, Invitation};
+use crate::model::host::{Enrolment, Host, Hosting, Invitation, Joined};
 use crate::model::hosting::{Rules, missing};
 use crate::model::machine::{Place, Template};
 use crate::model::node::Claim;
@@ -124,7 +124,11 @@ impl HostKeeper {
                         guard.check()?;
                         observe::write_down(&self.parts, guard, &mut view, machine).await?;
                     }
-                    observer.report_orphans(&view, &seen);
+                    for orphan in observe::without_wallets(&view, &seen, &supply.deployment) {
+                        guard.check()?;
+                        observe::remove(supply, orphan).await;
+                    }
+                    observer.report_orphans(&view, &seen, &supply.deployment);
                 }
             }
             // What came meanwhile belongs to the same look.
@@ -195,6 +199,7 @@ impl HostKeeper {
             id: HostId::random(&mut rand::rng()),
             generation: 0,
             enrolment: Enrolment::Invited(nobody),
+            joined: Joined::NotYet,
             address: None,
             agent_port: None,
             capacity: supply.rules.nodes_per_host,

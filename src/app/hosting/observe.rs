@@ -1,5 +1,5 @@
 //! The look at the machines: one for the deployment, page by page, apart from everybody's calls. What has changed is written
-//! down; what belongs to nobody is told, and left alone.
+//! down; what belongs to nobody is told, and left alone, unless it is proven that no wallet can be on it.
 
 use super::super::Parts;
 use super::super::claim::ClaimGuard;
@@ -7,7 +7,7 @@ use super::Supply;
 use super::view::View;
 use crate::error::Result;
 use crate::model::host::{Enrolment, Host};
-use crate::model::machine::{Instance, InstanceId, Machine, MachineState};
+use crate::model::machine::{Instance, InstanceId, Machine, MachineState, VolumeId};
 use crate::model::node::Node;
 use crate::store::Write;
 use crate::store::repo::{self, Versioned};
@@ -96,9 +96,9 @@ impl Observer {
     }
 
     /// Tells, once, of instances that carry this deployment's tags and are no host's machine.
-    pub(super) fn report_orphans(&mut self, view: &View, seen: &[Instance]) {
+    pub(super) fn report_orphans(&mut self, view: &View, seen: &[Instance], deployment: &str) {
         for instance in seen.iter().filter(|instance| is_orphan(view, instance)) {
-            if self.told.insert(instance.id.clone()) {
+            if !is_without_wallet(view, instance, deployment) && self.told.insert(instance.id.clone()) {
                 let (id, host) = (&instance.id, &instance.host);
                 tracing::error!(instance = %id, ?host, "ALARM: an instance of this deployment is no host's; left alone");
             }
@@ -117,6 +117,40 @@ fn is_orphan(view: &View, instance: &Instance) -> bool {
         instance.generation == Some(host.value.generation) && matches!(host.value.enrolment, Enrolment::Invited(_))
     });
     !is_known && !starting
+}
+
+/// Orphans on which no wallet ever was, nor can be.
+pub(super) fn without_wallets<'a>(view: &View, seen: &'a [Instance], deployment: &str) -> Vec<&'a Instance> {
+    let all = seen.iter().filter(|instance| is_orphan(view, instance));
+    all.filter(|instance| is_without_wallet(view, instance, deployment)).collect()
+}
+
+/// Whether it is proven that no wallet was ever on this machine:
+///
+/// - we have started it, for the host and the generation that its tags name: tags alone may have been copied, and then the
+///   machine is whatever somebody has made of it;
+/// - no machine of that generation ever was that host, or can become it ([`Host::was_never`]);
+/// - none of its disks is known as some host's data volume: nobody has attached wallets to it by hand.
+///
+/// Where any of this is not known, it is not proven. A blank data volume that it leaves behind stays.
+fn is_without_wallet(view: &View, instance: &Instance, deployment: &str) -> bool {
+    let (Some(host), Some(generation)) = (&instance.host, instance.generation) else { return false };
+    let known = view.machines().filter_map(|machine| machine.value.data_volume.as_ref());
+    let known: HashSet<&VolumeId> = known.map(|volume| &volume.id).collect();
+    instance.is_ours_by_token(deployment)
+        && view.host(host).is_some_and(|host| host.value.was_never(generation))
+        && !instance.disks.iter().any(|disk| known.contains(&disk.volume.id))
+}
+
+/// Terminates it; if that fails, the next look finds it again.
+pub(super) async fn remove(supply: &Supply, orphan: &Instance) {
+    let (instance, host, generation) = (&orphan.id, &orphan.host, orphan.generation);
+    match supply.compute.terminate(instance).await {
+        Ok(()) => {
+            tracing::warn!(%instance, ?host, generation, "an instance that is no host's is terminated: it never joined");
+        }
+        Err(error) => tracing::warn!(%error, %instance, "an instance that is no host's cannot be terminated"),
+    }
 }
 
 /// Writes down what has become of a machine, and what that means for its host and the nodes there.

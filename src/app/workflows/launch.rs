@@ -75,6 +75,11 @@ impl Launching<'_> {
         if host.value.is_revoked() {
             return self.give_up(host);
         }
+        if matches!(host.value.enrolment, Enrolment::Enrolled { .. }) {
+            // There is a machine, whatever EC2 says, and there may be wallets on it.
+            let message = "the host has joined, but by EC2's word its instance was never started: look which it is";
+            return Ok(Advance::Park { refusal: Refusal::new(Code::Parked, message) });
+        }
         if let Some(wait) = not_before.map(|at| at - now).filter(|wait| wait.is_positive()) {
             let wait = Duration::try_from(wait).unwrap_or(PAUSE).min(LOOK_EVERY);
             return Ok(Advance::again(operation.progress.clone(), wait));

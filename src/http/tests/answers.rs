@@ -117,6 +117,7 @@ async fn hosts_are_shown_without_where_they_are() {
         slots: [(0, NodeId::random(&mut rand::rng()))].into(),
         compute: None,
         report: None,
+        joined: crate::model::host::Joined::Unknown,
         refused_at: None,
         created_at: OffsetDateTime::UNIX_EPOCH,
     })
