@@ -1,5 +1,6 @@
 //! What the documents promise is what the program has.
 
+mod aws;
 mod bitcoin;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -5,7 +5,7 @@ mod hypervisor;
 pub mod moto;
 mod policy;
 mod proxy;
-mod stacks;
+pub mod stacks;
 mod stories;
 mod templates;
 mod trouble;

@@ -69,7 +69,7 @@ impl Stacks {
 }
 
 /// A template as moto can read it.
-fn template(name: &str) -> String {
+pub fn template(name: &str) -> String {
     let text = file(&format!("deploy/cloudformation/{name}.yaml"));
     // To moto every balancer is one for HTTP.
     let passed_through = "      Protocol: TCP\n      Port: 8081\n      DefaultActions";

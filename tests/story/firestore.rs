@@ -1,10 +1,14 @@
 //! What users do where the Store is Firestore, with one master and with three, and what it costs there.
 
 use super::story;
+use crate::gates::store;
 use crate::harness::emulator::Emulator;
 use crate::harness::events::Events;
 use crate::harness::{self, Api, Deployment, Setup, eventually};
 use futures::future::join_all;
+use scale_lnd::error::Error;
+use scale_lnd::model::node::Node;
+use scale_lnd::store::repo;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
@@ -142,6 +146,7 @@ fn three_masters_on_one_firestore_are_one() {
             })
         });
         join_all(refused).await;
+        a_moved_node_is_noticed_by_all(&d, &apis).await;
 
         // Work goes on when two of them are killed, whichever of them had it, and who follows it at the third sees all of it.
         let accepted = apis[0].post("create", json!({ "uuid": "bob", "wait": 0 })).await;
@@ -158,6 +163,25 @@ fn three_masters_on_one_firestore_are_one() {
         assert_eq!(last["state"], "succeeded", "{last:#}");
         d.stop().await;
     });
+}
+
+/// To where nobody is, so that it is seen, and back.
+async fn a_moved_node_is_noticed_by_all(d: &Deployment, apis: &[Api]) {
+    let store = store::of(d).await;
+    let id = store::all::<Node>(&*store).await.remove(0).id;
+    for (address, status) in [("127.77.77.77", 503), ("127.0.0.1", 200)] {
+        let moved = repo::modify::<Node, Error>(&*store, id.as_str(), |node| {
+            node.endpoint.as_mut().unwrap().address = address.parse().unwrap();
+            Ok(true)
+        });
+        moved.await.unwrap().unwrap();
+        let noticed = apis.iter().map(|api| {
+            eventually("the move is noticed", Duration::from_secs(5), || async {
+                (api.get("getinfo", &[("uuid", "alice")]).await.status == status).then_some(())
+            })
+        });
+        join_all(noticed).await;
+    }
 }
 
 #[test]
