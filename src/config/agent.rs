@@ -11,6 +11,7 @@ use crate::pki::Fingerprint;
 use secrecy::SecretString;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 pub(super) const SECTIONS: &[&str] = &["agent", "log"];
 
@@ -76,6 +77,7 @@ impl Part for AgentConfig {
         let lnd_start = s.or("lnd_start", LndStart::default());
         let port_base = s.or("port_base", PORT_BASE);
         let lnd_rest = s.optional("lnd_rest");
+        let look_every_ms = s.or("look_every_ms", 30_000u64);
         let join_token = join_token(s);
         Some(Self {
             data_dir: data_dir?,
@@ -88,6 +90,7 @@ impl Part for AgentConfig {
             lnd_start,
             port_base,
             lnd_rest,
+            look_every: Duration::from_millis(look_every_ms),
             restart_backoff: Backoff::RESTART,
         })
     }
@@ -103,6 +106,9 @@ impl Part for AgentConfig {
         }
         if self.ca_fingerprint.parse::<Fingerprint>().is_err() {
             found.push(("agent.ca_fingerprint", "must be 64 hexadecimal digits (see `host invite`)".to_owned()));
+        }
+        if self.look_every < Duration::from_millis(100) {
+            found.push(("agent.look_every_ms", "must be from 100".to_owned()));
         }
         if self.port_base < 1024 {
             found.push(("agent.port_base", "must be from 1024".to_owned()));

@@ -10,10 +10,10 @@ use crate::model::host::{Enrolment, Host};
 use crate::model::node::Endpoint;
 use crate::model::{HostId, NodeId};
 use crate::pki::{ClientTls, Credentials, PkiError, Serial, Trust};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tonic::transport::Channel;
 use tonic::{Code, ConnectError, Response, Status};
 
@@ -24,6 +24,12 @@ const STOP_WITHIN: Duration = Duration::from_secs(60);
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 const PING_EVERY: Duration = Duration::from_secs(10);
+/// An agent that is asked whether it is there does nothing else for it.
+const THERE_WITHIN: Duration = Duration::from_secs(3);
+/// For how long one that answered is taken to be there.
+const THERE: Duration = Duration::from_secs(5);
+/// For how long one that did not answer is taken to be away.
+const AWAY: Duration = Duration::from_secs(60);
 
 type Client = AgentClient<Channel>;
 
@@ -62,13 +68,15 @@ pub struct Agents {
     trust: Trust,
     own: Credentials,
     channels: Arc<Mutex<HashMap<HostId, Line>>>,
+    /// Which agents that were asked whether they are there have answered, and when that was.
+    heard: Arc<Mutex<HashMap<HostId, (bool, Instant)>>>,
 }
 
 impl Agents {
     /// With what this master shows, and whom it believes.
     #[must_use]
     pub fn new(trust: Trust, own: Credentials) -> Self {
-        Self { trust, own, channels: Arc::default() }
+        Self { trust, own, channels: Arc::default(), heard: Arc::default() }
     }
 
     /// Makes a node's lnd run. Answers when lnd's RPC is up.
@@ -115,6 +123,27 @@ impl Agents {
     pub async fn status(&self, host: &Host) -> Result<GetStatusResponse, AgentError> {
         let call = |mut client: Client| async move { client.get_status(GetStatusRequest {}).await };
         self.ask(host, ANSWER_WITHIN, call).await
+    }
+
+    /// Whether the host's agent is there and would take orders.
+    pub async fn answers(&self, host: &Host) -> bool {
+        let known = self.heard.lock().unwrap_or_else(PoisonError::into_inner).get(&host.id).copied();
+        if known.is_some_and(|(there, at)| there && at.elapsed() < THERE) {
+            return true;
+        }
+        let answer = tokio::time::timeout(THERE_WITHIN, self.status(host)).await;
+        let there = matches!(answer, Ok(Ok(status)) if status.generation == host.generation);
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.insert(host.id.clone(), (there, Instant::now()));
+        there
+    }
+
+    /// The hosts whose agents did not answer lately.
+    #[must_use]
+    pub fn silent(&self) -> HashSet<HostId> {
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.retain(|_, (there, at)| at.elapsed() < if *there { THERE } else { AWAY });
+        heard.iter().filter(|(_, (there, _))| !there).map(|(host, _)| host.clone()).collect()
     }
 
     /// One call. A connection that was made with a certificate that has ended since is made anew: nothing was done.

@@ -37,6 +37,8 @@ pub struct AgentConfig {
     pub port_base: u16,
     /// Whether lnds serve their own REST, whatever masters say; without it masters decide.
     pub lnd_rest: Option<bool>,
+    /// How often the agent looks at its disk, and for backups that it missed.
+    pub look_every: Duration,
     /// The pause after the first unexpected exit of an lnd; it doubles with each further one.
     pub restart_backoff: Backoff,
 }

@@ -1,4 +1,5 @@
-//! Reports to whichever master answers. Every connection begins with all there is to say; after that, what changes.
+//! Reports to whichever master answers. Every connection begins with all there is to say; after that, what changes. A host
+//! where nothing happens says nothing, and so costs nothing: who wants to know whether it is there asks it.
 
 use super::board::NodeStatus;
 use super::host::Host;
@@ -8,6 +9,7 @@ use super::proto as v1;
 use super::proto::fleet_client::FleetClient;
 use super::proto::report_request::Report;
 use crate::backoff::Backoff;
+use crate::model::host::HostReport;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,8 +19,6 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 use tonic::transport::Channel;
 
-/// How often the host says how it is, and looks for backups that it missed.
-const HOST_EVERY: Duration = Duration::from_secs(30);
 /// A master that has acknowledged nothing for so long although there is something is given up. One that is only slow, because
 /// a host with many nodes has much to say, is not.
 const ACK_WITHIN: Duration = Duration::from_secs(15);
@@ -38,6 +38,8 @@ pub struct Reporter {
     pub outbox: Arc<Outbox>,
     /// The numbers.
     pub sequence: Arc<Sequence>,
+    /// How often the host looks how it is, and for backups that it missed.
+    pub look_every: Duration,
 }
 
 impl Reporter {
@@ -79,6 +81,8 @@ struct Session<'a> {
     heard: Option<Instant>,
     /// Backups up to this one were sent.
     sent: u64,
+    /// How the host said that it is.
+    said: Option<HostReport>,
 }
 
 enum Event {
@@ -91,7 +95,7 @@ enum Event {
 
 impl<'a> Session<'a> {
     fn new(reporter: &'a Reporter) -> Self {
-        Self { reporter, pending: BTreeMap::new(), acknowledged: 0, heard: None, sent: 0 }
+        Self { reporter, pending: BTreeMap::new(), acknowledged: 0, heard: None, sent: 0, said: None }
     }
 
     /// Ends only by failing.
@@ -100,7 +104,7 @@ impl<'a> Session<'a> {
         let board = &host.shared().board;
         let (to_master, reports) = mpsc::channel(WINDOW);
         let mut acks = FleetClient::new(channel).report(ReceiverStream::new(reports)).await?.into_inner();
-        let mut tick = tokio::time::interval(HOST_EVERY);
+        let mut tick = tokio::time::interval(self.reporter.look_every);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         board.report_all();
         loop {
@@ -129,8 +133,13 @@ impl<'a> Session<'a> {
                 }
                 Event::Tick => {
                     host.shared().backups.look_at_all();
-                    let sequence = self.reporter.sequence.next()?;
-                    self.send(&to_master, sequence, Report::Host(host.status()?)).await?;
+                    let status = host.status()?;
+                    let report = HostReport::from(&status);
+                    if self.said.as_ref().is_none_or(|said| report.is_news_after(said)) {
+                        let sequence = self.reporter.sequence.next()?;
+                        self.send(&to_master, sequence, Report::Host(status)).await?;
+                        self.said = Some(report);
+                    }
                 }
                 Event::TooLate => return Err(Status::deadline_exceeded("a report was not acknowledged")),
             }

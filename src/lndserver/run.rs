@@ -152,6 +152,7 @@ async fn serve(
         masters: Arc::clone(&masters),
         outbox: parts.outbox,
         sequence: parts.sequence,
+        look_every: config.look_every,
     };
     let gate = only_good_peers(Arc::new(SystemClock));
     let incoming = member.trust.agent_server(&member.own)?.incoming(listener);

@@ -82,6 +82,9 @@ pub enum NotAdmitted {
     Revoked,
 }
 
+/// A change of the free space that is worth a report: one part in so many of the whole.
+const DISK_STEPS: u64 = 50;
+
 /// What an agent last said about its machine.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -94,6 +97,18 @@ pub struct HostReport {
     pub disk_free_bytes: u64,
     /// Size of that file system, bytes.
     pub disk_total_bytes: u64,
+}
+
+impl HostReport {
+    /// Whether it says anything that somebody would act on, after `old`: another version, another disk, or one fuller or
+    /// emptier by a fiftieth.
+    #[must_use]
+    pub fn is_news_after(&self, old: &Self) -> bool {
+        let disk = old.disk_free_bytes.abs_diff(self.disk_free_bytes);
+        (&old.agent_version, &old.lnd_version, old.disk_total_bytes)
+            != (&self.agent_version, &self.lnd_version, self.disk_total_bytes)
+            || disk > self.disk_total_bytes / DISK_STEPS
+    }
 }
 
 /// What is known of a host that the deployment has made for itself.

@@ -2,50 +2,22 @@
 
 use super::host::Host;
 use super::ids::{HostId, NodeId};
-use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
 use time::{Duration, OffsetDateTime};
 
-/// Agents say how their host is every 30 s. One that has said nothing for this long is likely to be away.
-const SILENT_AFTER: Duration = Duration::seconds(100);
 /// A host that has refused to start an lnd is likely to refuse the next one, too, for this long: its disk is full, say.
 const REFUSES_FOR: Duration = Duration::minutes(10);
-/// Reports that come sooner than this after the last one that was noted say nothing new.
-const NOTED_EVERY: Duration = Duration::seconds(20);
-
-/// When a host's agent was last heard, for whoever places a node. A document of its own: that of the host is where slots are
-/// taken.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Pulse {
-    /// The host.
-    pub host: HostId,
-    /// When its newest report was noted.
-    #[serde(with = "time::serde::rfc3339")]
-    pub at: OffsetDateTime,
-}
-
-impl Pulse {
-    /// Whether a report that comes `now` is worth noting.
-    #[must_use]
-    pub fn is_due(&self, now: OffsetDateTime) -> bool {
-        now - self.at >= NOTED_EVERY
-    }
-
-    fn is_silent(&self, now: OffsetDateTime) -> bool {
-        now - self.at > SILENT_AFTER
-    }
-}
 
 /// The host that takes `node`, and the slot: those that have refused no lnd lately before those that have, which would
-/// otherwise stay the emptiest and get every node; one that was made for it before all others, those whose agents were heard
-/// lately before those that are silent, and of them the emptiest. The last of them is better than none, and what is kept for
+/// otherwise stay the emptiest and get every node; one that was made for it before all others, those whose agents
+/// answer before those that are `silent`, and of them the emptiest. The last of them is better than none, and what is kept for
 /// another is none. `None`: there is no free slot.
 pub fn choose<H: AsRef<Host>>(
     node: &NodeId,
     hosts: Vec<H>,
-    pulses: impl IntoIterator<Item = Pulse>,
+    silent: &HashSet<HostId>,
     now: OffsetDateTime,
 ) -> Option<(H, u16)> {
-    let silent: Vec<HostId> = pulses.into_iter().filter(|pulse| pulse.is_silent(now)).map(|pulse| pulse.host).collect();
     let free = hosts.into_iter().filter_map(|host| host.as_ref().free_slot().map(|slot| (host, slot)));
     let ours = free.filter(|(host, _)| host.as_ref().wanted_for().is_none_or(|wanted_for| wanted_for == node));
     ours.min_by_key(|(host, _)| {
@@ -98,13 +70,10 @@ mod tests {
         }
     }
 
-    fn pulse(host: &Host, seconds_ago: i64) -> Pulse {
-        Pulse { host: host.id.clone(), at: NOW - Duration::seconds(seconds_ago) }
-    }
-
-    fn chosen(hosts: &[&Host], pulses: &[Pulse]) -> Option<(HostId, u16)> {
+    fn chosen(hosts: &[&Host], silent: &[&Host]) -> Option<(HostId, u16)> {
         let known = hosts.iter().map(|host| Known((*host).clone())).collect();
-        choose(&newcomer(), known, pulses.to_vec(), NOW).map(|(host, slot)| (host.0.id, slot))
+        choose(&newcomer(), known, &silent.iter().map(|host| host.id.clone()).collect(), NOW)
+            .map(|(host, slot)| (host.0.id, slot))
     }
 
     fn newcomer() -> NodeId {
@@ -123,15 +92,11 @@ mod tests {
     }
 
     #[test]
-    fn the_emptiest_of_those_that_are_heard_takes_it() {
+    fn the_emptiest_of_those_that_answer_takes_it() {
         let (empty, half, full) = (host(0), host(1), host(2));
-        let heard = [pulse(&empty, 5), pulse(&half, 5), pulse(&full, 5)];
-        assert_eq!(chosen(&[&full, &half, &empty], &heard), Some((empty.id.clone(), 0)));
-        let silent = [pulse(&empty, 500), pulse(&half, 5)];
-        assert_eq!(chosen(&[&full, &half, &empty], &silent), Some((half.id.clone(), 1)));
-        // One that has just joined has no pulse yet; and a silent one is better than none.
-        assert_eq!(chosen(&[&half, &empty], &[pulse(&half, 5)]), Some((empty.id.clone(), 0)));
-        assert_eq!(chosen(&[&full, &empty], &[pulse(&full, 5), pulse(&empty, 500)]), Some((empty.id.clone(), 0)));
+        assert_eq!(chosen(&[&full, &half, &empty], &[]), Some((empty.id.clone(), 0)));
+        assert_eq!(chosen(&[&full, &half, &empty], &[&empty]), Some((half.id.clone(), 1)));
+        assert_eq!(chosen(&[&full, &empty], &[&empty]), Some((empty.id.clone(), 0)), "better than none");
         assert_eq!(chosen(&[&full], &[]), None);
     }
 
@@ -140,11 +105,7 @@ mod tests {
         let refused = |minutes_ago| Host { refused_at: Some(NOW - Duration::minutes(minutes_ago)), ..host(0) };
         let (lately, long_ago, half) = (refused(9), refused(10), host(1));
         assert_eq!(chosen(&[&lately, &half], &[]), Some((half.id.clone(), 1)));
-        assert_eq!(
-            chosen(&[&lately, &half], &[pulse(&half, 500)]),
-            Some((half.id.clone(), 1)),
-            "silent, but it never refused"
-        );
+        assert_eq!(chosen(&[&lately, &half], &[&half]), Some((half.id.clone(), 1)), "silent, but it never refused");
         assert_eq!(chosen(&[&long_ago, &half], &[]), Some((long_ago.id.clone(), 0)));
         assert_eq!(chosen(&[&lately, &host(2)], &[]), Some((lately.id.clone(), 0)), "better than none");
         let own = Host { compute: Some(Hosting { wanted_for: Some(newcomer()), gone: false }), ..refused(1) };
@@ -154,6 +115,6 @@ mod tests {
     #[test]
     fn one_that_was_taken_out_takes_nothing() {
         let revoked = Host { enrolment: Enrolment::Revoked, ..host(0) };
-        assert_eq!(chosen(&[&revoked], &[pulse(&revoked, 1)]), None);
+        assert_eq!(chosen(&[&revoked], &[]), None);
     }
 }

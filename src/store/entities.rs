@@ -10,7 +10,6 @@ use crate::model::limits::Usage;
 use crate::model::machine::Machine;
 use crate::model::node::{Backup, BackupHead, Claim, ClosePointer, Heartbeat, Node, NodeName, PaymentPointer, Runtime};
 use crate::model::operation::{IdempotencyRecord, Operation};
-use crate::model::placing::Pulse;
 use crate::model::work::create::FundingRequest;
 
 macro_rules! collections {
@@ -37,7 +36,6 @@ collections!(
     App,
     ApiKeyRecord,
     Host,
-    Pulse,
     Machine,
     Usage,
     Node,
@@ -76,13 +74,6 @@ impl Entity for Host {
     const COLLECTION: &'static str = "hosts";
     fn id(&self) -> String {
         self.id.to_string()
-    }
-}
-
-impl Entity for Pulse {
-    const COLLECTION: &'static str = "pulses";
-    fn id(&self) -> String {
-        self.host.to_string()
     }
 }
 

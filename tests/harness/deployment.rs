@@ -254,10 +254,22 @@ lease_ttl_ms = {lease_ttl_ms}
 
     /// One more host, whose folder is `host<suffix>`. Returns its id.
     pub async fn another_host(&mut self, suffix: &str, slots: u16) -> String {
+        self.another_host_with(suffix, slots, &[]).await
+    }
+
+    /// The same, with these variables in its agent's environment.
+    pub async fn another_host_with(&mut self, suffix: &str, slots: u16, env: &[(&str, &str)]) -> String {
         let id = self.join_host(suffix, slots).await;
-        let agent = self.spawn_agent(suffix, &[]).await;
+        let agent = self.spawn_agent(suffix, env).await;
         self.more_agents.push(agent);
         id
+    }
+
+    /// `kill -9` of the agent of the host that joined as number `n` of the others.
+    pub async fn kill_another_agent(&mut self, n: usize) {
+        let mut agent = self.more_agents.remove(n);
+        self.signal(&agent, Signal::KILL).await;
+        agent.exited().await;
     }
 
     /// Invites a host and configures its agent, which listens on a port of its own.

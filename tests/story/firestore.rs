@@ -94,6 +94,34 @@ fn what_a_create_and_a_pay_cost_is_bounded_and_a_warm_call_costs_nothing() {
     });
 }
 
+/// Agents look around several times a second here, and nobody hears of it: an idle fleet costs by masters, not by hosts.
+#[test]
+fn idle_hosts_cost_nothing() {
+    harness::run(Duration::from_secs(240), async {
+        let mut d = Deployment::start(Setup { slots: 0, more: COUNTED.to_owned(), ..setup().await }).await;
+        let mut hosts = Vec::new();
+        for suffix in ["a", "b", "c"] {
+            hosts.push(d.another_host_with(suffix, 1, &[("SCALE_LND_AGENT_LOOK_EVERY_MS", "300")]).await);
+        }
+        eventually("all have joined and said how they are", Duration::from_secs(60), || async {
+            let listed: Value = serde_json::from_str(&d.config_cli(&["host", "list", "--json"]).await).unwrap();
+            let known = listed.as_array().unwrap().iter().filter(|host| host["lnd"].is_string()).count();
+            (known == hosts.len()).then_some(())
+        })
+        .await;
+        // Ten looks each.
+        idle(&d).await;
+        // One that is away is not written down either: it is asked, and the others take what comes.
+        d.kill_another_agent(0).await;
+        d.create_users(&["alice", "bob"]).await;
+        let listed: Value = serde_json::from_str(&d.config_cli(&["host", "list", "--json"]).await).unwrap();
+        let used =
+            |id: &str| listed.as_array().unwrap().iter().find(|host| host["host"] == id).unwrap()["used"].clone();
+        assert_eq!(hosts.iter().map(|id| used(id)).collect::<Vec<_>>(), [json!(0), json!(1), json!(1)]);
+        d.stop().await;
+    });
+}
+
 /// Nodes that nobody uses: once what was begun has ended (reports, backups), the master's heartbeat and nothing else for 3 s.
 async fn idle(d: &Deployment) {
     eventually("nothing is asked of Firestore", Duration::from_secs(40), || async {

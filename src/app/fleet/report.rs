@@ -5,7 +5,6 @@ use super::Fleet;
 use crate::error::StoreError;
 use crate::model::host::{Host, HostReport};
 use crate::model::node::{Backup, BackupHead, Process, Runtime, WalletState};
-use crate::model::placing::Pulse;
 use crate::model::{HostId, NodeId, backups};
 use crate::pki::{Identity, Peer};
 use crate::store::Write;
@@ -17,8 +16,6 @@ use std::net::IpAddr;
 
 /// A backup of some thousand channels; more does not fit into a document of any Store.
 const LARGEST_BACKUP: usize = 700_000;
-/// A change of the free space that is worth a write: one part in so many of the whole.
-const DISK_STEPS: u64 = 50;
 
 /// A report.
 #[derive(Debug, Clone)]
@@ -81,11 +78,7 @@ impl Fleet {
         loop {
             let host = self.reporting_host(peer, report.generation).await?;
             let writes = match &report.body {
-                Body::Host { report, address } => {
-                    let mut writes: Vec<Write> = self.pulse_write(&host.value.id).await?.into_iter().collect();
-                    writes.extend(host_writes(host, report, *address)?);
-                    writes
-                }
+                Body::Host { report, address } => host_writes(host, report, *address)?,
                 Body::Node { node, process, wallet, starts } => {
                     let said = Runtime {
                         node: node.clone(),
@@ -117,16 +110,6 @@ impl Fleet {
         let host = repo::get::<Host>(&*self.store, host_id).await?.ok_or(ReportError::NotAHost)?;
         let good = peer.validity.contains(self.clock.now()) && host.value.is_spoken_for_by(&peer.serial.to_string());
         if good && host.value.generation == generation { Ok(host) } else { Err(ReportError::NotAHost) }
-    }
-
-    /// That it was heard, now and then.
-    async fn pulse_write(&self, host: &HostId) -> Result<Option<Write>, StoreError> {
-        let pulse = Pulse { host: host.clone(), at: self.clock.now() };
-        match repo::get::<Pulse>(&*self.store, host.as_str()).await? {
-            None => repo::create(&pulse).map(Some),
-            Some(old) if old.value.is_due(pulse.at) => repo::update(&pulse, old.version).map(Some),
-            Some(_) => Ok(None),
-        }
     }
 
     async fn node_writes(&self, host: &Versioned<Host>, said: Runtime) -> Result<Vec<Write>, ReportError> {
@@ -219,12 +202,7 @@ fn host_writes(
     (address, port): (IpAddr, u16),
 ) -> Result<Vec<Write>, ReportError> {
     let moved = (host.value.address, host.value.agent_port) != (Some(address), Some(port));
-    let news = host.value.report.as_ref().is_none_or(|old| {
-        let disk = old.disk_free_bytes.abs_diff(report.disk_free_bytes);
-        (&old.agent_version, &old.lnd_version, old.disk_total_bytes)
-            != (&report.agent_version, &report.lnd_version, report.disk_total_bytes)
-            || disk > report.disk_total_bytes / DISK_STEPS
-    });
+    let news = host.value.report.as_ref().is_none_or(|old| report.is_news_after(old));
     if !moved && !news {
         return Ok(Vec::new());
     }

@@ -4,7 +4,6 @@ use super::*;
 use crate::clock::SystemClock;
 use crate::model::host::HostReport;
 use crate::model::node::{Backup, BackupHead, Process, Runtime, WalletState};
-use crate::model::placing::Pulse;
 use crate::model::{Network, NodeId};
 use crate::pki::{self, Peer};
 use crate::seal::{SealKey, Sealer};
@@ -128,31 +127,6 @@ async fn a_flood_of_backups_leaves_the_good_one_and_the_newest_few() {
     let kept = repo::list_all::<Backup>(&*world.store, None).await.unwrap();
     let kept: Vec<u64> = kept.into_iter().map(|kept| kept.value.number).collect();
     assert_eq!(kept, [3, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40]);
-}
-
-/// That it was heard is noted, and not every time.
-#[tokio::test]
-async fn a_host_that_reports_has_a_pulse() {
-    let world = World::new().await;
-    let (host, _, peer) = world.host().await;
-    assert_eq!(world.get::<Pulse>(host.as_str()).await, None);
-    let report = |sequence| Report {
-        generation: 1,
-        sequence,
-        body: Body::Host { report: HostReport::default(), address: ADDRESS },
-    };
-    world.fleet.accept(&peer, &report(1)).await.unwrap();
-    let first = world.get::<Pulse>(host.as_str()).await.unwrap();
-    world.fleet.accept(&peer, &report(2)).await.unwrap();
-    assert_eq!(world.get::<Pulse>(host.as_str()).await, Some(first.clone()));
-    repo::modify::<Pulse, Error>(&*world.store, host.as_str(), |pulse| {
-        pulse.at = first.at - Duration::minutes(1);
-        Ok(true)
-    })
-    .await
-    .unwrap();
-    world.fleet.accept(&peer, &report(3)).await.unwrap();
-    assert!(world.get::<Pulse>(host.as_str()).await.unwrap().at >= first.at);
 }
 
 #[tokio::test]

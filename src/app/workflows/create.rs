@@ -3,7 +3,7 @@
 use super::super::feed::wait_for_change;
 use super::super::fleet::{Lost, is_on_revoked_host, lost_host, note_refusal};
 use super::super::step::{Advance, Ctx, Settle};
-use super::{create_wallet, funding};
+use super::{choosing, create_wallet, funding};
 use crate::error::{AgentError, Error, Result};
 use crate::lndserver::client::Order;
 use crate::model::host::Host;
@@ -11,7 +11,6 @@ use crate::model::hosting::missing;
 use crate::model::node::{Endpoint, Funding, Node, Phase, Placement};
 use crate::model::onchain_address::script_of;
 use crate::model::operation::Operation;
-use crate::model::placing::{self, Pulse};
 use crate::model::problem::{Code, Refusal};
 use crate::model::work::Work;
 use crate::model::work::create::{Create, CreateStep, FundingRequest, FundingState};
@@ -65,9 +64,7 @@ async fn place(ctx: &Ctx, mut node: Versioned<Node>, work: &Create) -> Result<Ad
     let hosts = repo::list_all::<Host>(store, None).await?;
     let usable: Vec<_> = hosts.iter().filter(|host| host.value.is_usable()).collect();
     let nobody = usable.is_empty();
-    let pulses = repo::list_all::<Pulse>(store, None).await?;
-    let pulses = pulses.into_iter().map(|pulse| pulse.value);
-    let Some((host, slot)) = placing::choose(id, usable, pulses, ctx.parts.clock.now()) else {
+    let Some((host, slot)) = choosing::choose(ctx, id, &usable).await else {
         let hosts = hosts.iter().map(|host| &host.value);
         return match &ctx.parts.supply {
             // Whoever sees to the hosts sees that somebody waits.

@@ -1,6 +1,7 @@
 //! The workflows: one step in, one effect outside the Store at most, one [`Advance`] out. What a step needs to be repeated
 //! is in the step itself; every step first looks whether its effect is there already.
 
+mod choosing;
 mod close;
 mod create;
 mod create_wallet;
