@@ -25,7 +25,8 @@ use tokio::sync::OnceCell;
 
 /// Where the launch template has the data volume.
 const DATA_DEVICE: &str = "/dev/sdf";
-const REGIONS: [&str; 16] = [
+/// Each test has one of its own; those that `in_region` is given are none of these.
+const REGIONS: [&str; 24] = [
     "us-east-1",
     "us-east-2",
     "us-west-1",
@@ -42,6 +43,14 @@ const REGIONS: [&str; 16] = [
     "ap-southeast-2",
     "ca-central-1",
     "sa-east-1",
+    "ap-east-1",
+    "ap-northeast-3",
+    "ap-south-2",
+    "ap-southeast-3",
+    "ap-southeast-4",
+    "ca-west-1",
+    "eu-central-2",
+    "me-central-1",
 ];
 
 /// The server.
@@ -113,7 +122,8 @@ impl Account {
     pub async fn new() -> Self {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        Self::in_region(REGIONS[number % REGIONS.len()], number).await
+        let region = REGIONS.get(number).expect("as many regions as there are tests");
+        Self::in_region(region, number).await
     }
 
     /// One in a region that no other test has, and with a number that none has, at most 254.
