@@ -101,13 +101,14 @@ remember() {
     mv "$fstab.scale-lnd" "$fstab"
 }
 
-# The disk of the data volume: the only EBS volume on which nothing is mounted and that has no partitions.
+# The disk of the data volume: the only EBS volume on which nothing is mounted and that has no partitions. That of a host that
+# is recovered is attached once the instance runs, when a master comes to it.
 await_disk() {
     local found try
-    for try in {1..60}; do
+    for try in {1..300}; do
         found=$(lsblk -nro NAME,TYPE,PKNAME,MOUNTPOINT,SERIAL,MODEL | free_volumes)
         [ -z "$found" ] || break
-        [ "$try" = 60 ] || sleep 2
+        [ "$try" = 300 ] || sleep 2
     done
     case "$found" in
         '') die "there is no data volume: the launch template has none, or this is no Nitro instance" ;;

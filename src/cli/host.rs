@@ -2,7 +2,7 @@
 
 use super::admin::{self, Admin, ListArgs, shown};
 use super::{ConfigArgs, Failure, Output};
-use crate::app::fleet::{Fleet, JoinToken};
+use crate::app::fleet::{Fleet, JoinToken, Recovery};
 use crate::clock::SystemClock;
 use crate::model::HostId;
 use crate::model::host::{Enrolment, Host};
@@ -32,6 +32,16 @@ pub enum HostCommand {
     },
     /// List hosts
     List(ListArgs),
+    /// Give a host whose EC2 instance is gone another one, with its data volume: the same wallets and channels go on there
+    Recover {
+        #[arg(value_parser = host_id)]
+        id: HostId,
+        /// Terminate the old instance first, if EC2 does not say that it is terminated already
+        #[arg(long)]
+        terminate: bool,
+        #[command(flatten)]
+        config: ConfigArgs,
+    },
     /// Make a host's certificate void. Its lnds go on running; nothing can be ordered there any more
     Revoke {
         #[arg(value_parser = host_id)]
@@ -50,6 +60,7 @@ pub async fn run(command: HostCommand) -> Result<(), Failure> {
     match command {
         HostCommand::Invite { slots, again, json, config } => invite(slots, again, json, &config).await,
         HostCommand::List(args) => list(&args).await,
+        HostCommand::Recover { id, terminate, config } => recover(&id, terminate, &config).await,
         HostCommand::Revoke { id, config } => revoke(&id, &config).await,
     }
 }
@@ -136,6 +147,17 @@ async fn list(args: &ListArgs) -> Result<(), Failure> {
         ]);
     }
     output.print(args.json);
+    Ok(())
+}
+
+async fn recover(id: &HostId, terminate: bool, config: &ConfigArgs) -> Result<(), Failure> {
+    let admin = admin::open(config).await?;
+    let recovery = fleet(&admin).await?.recover_host(id, terminate).await;
+    let (operation, says) = match recovery.map_err(|error| Failure::Failed(error.to_string()))? {
+        Recovery::Begun(operation) => (operation, "recovers"),
+        Recovery::UnderWay(operation) => (operation, "already recovers"),
+    };
+    println!("operation {operation} {says} host {id}; see `scale-lnd operation show {operation}`");
     Ok(())
 }
 

@@ -10,7 +10,7 @@ use super::{Compute, ComputeError, JoinToken};
 use crate::model::HostId;
 use crate::model::machine::{
     DataVolume, Disk, Frozen, Instance, InstanceId, MachineState, Place, TAG_AUTHORITY, TAG_DEPLOYMENT, TAG_GENERATION,
-    TAG_HOST, VolumeId,
+    TAG_HOST, Volume, VolumeId, VolumeState,
 };
 use async_trait::async_trait;
 use aws_config::BehaviorVersion;
@@ -19,8 +19,9 @@ use aws_config::timeout::TimeoutConfig;
 use aws_sdk_ec2::Client;
 use aws_sdk_ec2::config::Region;
 use aws_sdk_ec2::types::{
-    Filter, Instance as Described, InstanceBlockDeviceMapping, InstanceStateName, InstanceType,
-    LaunchTemplateSpecification, ResourceType, Tag, TagSpecification,
+    BlockDeviceMapping, Filter, Instance as Described, InstanceBlockDeviceMapping, InstanceStateName, InstanceType,
+    LaunchTemplateSpecification, ResourceType, Tag, TagSpecification, Volume as DescribedVolume, VolumeAttachmentState,
+    VolumeState as DescribedState,
 };
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -171,6 +172,13 @@ impl Compute for Ec2 {
             .user_data(BASE64_STANDARD.encode(user_data))
             .tag_specifications(tagged(ResourceType::Instance).build())
             .tag_specifications(tagged(ResourceType::Volume).build());
+        let request = match &frozen.without_device {
+            Some(device) => {
+                let nothing = BlockDeviceMapping::builder().device_name(device).no_device("");
+                request.block_device_mappings(nothing.build())
+            }
+            None => request,
+        };
         let answer = self.learn(request.send().await.map_err(|error| failed(&error)))?;
         let started = answer.instances().iter().find_map(instance);
         started.ok_or_else(|| ComputeError::Unknown("an answer without an instance".to_owned()))
@@ -190,9 +198,52 @@ impl Compute for Ec2 {
         }
     }
 
+    async fn instance(&self, id: &InstanceId) -> Result<Option<Instance>, ComputeError> {
+        match self.client.describe_instances().instance_ids(&id.0).send().await {
+            Ok(answer) => {
+                let mut all = answer.reservations().iter().flat_map(|reservation| reservation.instances());
+                let Some(described) = all.next() else { return Ok(None) };
+                let unreadable = || ComputeError::Unknown(format!("instance {id} is in a state that is not known"));
+                instance(described).map(Some).ok_or_else(unreadable)
+            }
+            Err(error) if errors::code(&error) == Some("InvalidInstanceID.NotFound") => Ok(None),
+            Err(error) => Err(failed(&error)),
+        }
+    }
+
+    async fn volume(&self, id: &VolumeId) -> Result<Option<Volume>, ComputeError> {
+        match self.client.describe_volumes().volume_ids(&id.0).send().await {
+            Ok(answer) => Ok(answer.volumes().first().and_then(|described| volume(id, described))),
+            Err(error) if errors::code(&error) == Some("InvalidVolume.NotFound") => Ok(None),
+            Err(error) => Err(failed(&error)),
+        }
+    }
+
+    async fn attach(&self, volume: &DataVolume, instance: &InstanceId) -> Result<(), ComputeError> {
+        let request = self.client.attach_volume().volume_id(&volume.id.0).instance_id(&instance.0);
+        request.device(&volume.device).send().await.map_err(|error| failed(&error)).map(drop)
+    }
+
     async fn all(&self) -> Result<Vec<Instance>, ComputeError> {
         self.describe(Vec::new()).await
     }
+}
+
+/// One that is being deleted is none any more.
+fn volume(id: &VolumeId, described: &DescribedVolume) -> Option<Volume> {
+    let state = match (described.attachments().first(), described.state()) {
+        (_, Some(DescribedState::Deleting | DescribedState::Deleted)) => return None,
+        (Some(attachment), _) => match attachment.instance_id() {
+            Some(instance) => VolumeState::On {
+                instance: InstanceId(instance.to_owned()),
+                is_attached: attachment.state() == Some(&VolumeAttachmentState::Attached),
+            },
+            None => VolumeState::Other("attached to what EC2 does not name".to_owned()),
+        },
+        (None, Some(DescribedState::Available)) => VolumeState::Free,
+        (None, state) => VolumeState::Other(state.map_or("in no state", DescribedState::as_str).to_owned()),
+    };
+    Some(Volume { id: id.clone(), state })
 }
 
 fn disk(described: &InstanceBlockDeviceMapping) -> Option<Disk> {

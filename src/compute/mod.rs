@@ -12,7 +12,10 @@
 //!   time, and the next `freeze` is the host's next generation. A master may be killed at each await: the step is done again,
 //!   with the same parameters, so EC2 answers with the same instance.
 //! - **Why no wallet is lost.** A host has no slot for anybody before its agent has joined, and an instance is terminated only
-//!   after a commit that found it not joined and made its join token void. Nothing else here terminates anything.
+//!   after a commit that found it not joined and made its join token void, or by an operator's word. An instance that turns
+//!   up later, of a generation that never joined, is removed by the same reasoning (`app/hosting/observe.rs`).
+//! - **What an operator does** about a host whose machine is gone: `recover` (`app/workflows/recover.rs`) starts another one
+//!   for the same data volume, once EC2 has said that the old one is over.
 //! - **Who looks.** The same master that decides describes the deployment's instances, page by page, and writes down what has
 //!   changed: a new address, an end. No call of a user waits for EC2.
 //!
@@ -23,7 +26,7 @@ pub mod firewall;
 pub mod user_data;
 
 use crate::model::HostId;
-use crate::model::machine::{Frozen, Instance, InstanceId};
+use crate::model::machine::{DataVolume, Frozen, Instance, InstanceId, Volume, VolumeId};
 use async_trait::async_trait;
 use secrecy::SecretString;
 use std::time::Duration;
@@ -48,6 +51,16 @@ pub trait Compute: std::fmt::Debug + Send + Sync {
 
     /// Terminates a machine of this deployment. `Ok`: it is on its way, and will never run again.
     async fn terminate(&self, instance: &InstanceId) -> Result<(), ComputeError>;
+
+    /// The machine of this name, whatever its tags say by now. `None`: EC2 knows none, or has forgotten one that ended.
+    async fn instance(&self, id: &InstanceId) -> Result<Option<Instance>, ComputeError>;
+
+    /// The volume of this name. `None`: there is none, or none any more.
+    async fn volume(&self, id: &VolumeId) -> Result<Option<Volume>, ComputeError>;
+
+    /// Gives a volume of this deployment, which nobody has, to a machine of it. `Ok`: it is on its way. Where somebody has it,
+    /// whoever it is, the answer is an error and nothing is done.
+    async fn attach(&self, volume: &DataVolume, instance: &InstanceId) -> Result<(), ComputeError>;
 
     /// All machines of this deployment, in whatever state, as far as they can be seen.
     async fn all(&self) -> Result<Vec<Instance>, ComputeError>;

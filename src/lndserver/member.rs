@@ -13,6 +13,7 @@ use secrecy::ExposeSecret;
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 use time::OffsetDateTime;
 use tonic::{Code, Status};
@@ -72,12 +73,27 @@ pub fn identity(data: &DataDir) -> Result<Option<Identity>, MemberError> {
     }
 }
 
+/// Whether this folder is of an earlier machine of the host, whose data volume was attached to this one: the join token says
+/// so, by a later generation. Nothing that the folder has to show is good any more, and nothing in it may be started before
+/// a master has let this machine join.
+pub fn is_superseded(config: &AgentConfig, data: &DataDir) -> Result<bool, MemberError> {
+    let (Some(known), Some(token)) = (identity(data)?, &config.join_token) else { return Ok(false) };
+    let mut parts = token.expose_secret().split('.');
+    let (host, generation) = (parts.next(), parts.next().and_then(|generation| generation.parse::<u64>().ok()));
+    // A token of an operator's has no generation, and no third part.
+    let is_later = parts.next().is_some() && generation.is_some_and(|generation| generation > known.generation);
+    Ok(host == Some(known.host.as_str()) && is_later)
+}
+
 impl Member {
     /// Loads the certificate, or gets one with the join token, however long the masters cannot be reached. `at` is where
     /// masters reach this agent.
     pub async fn join(config: &AgentConfig, data: &DataDir, at: SocketAddr) -> Result<Self, MemberError> {
         let fingerprint: Fingerprint = config.ca_fingerprint.parse()?;
-        if let Some(member) = Self::load(data, fingerprint)?
+        if is_superseded(config, data)? {
+            // First: with a certificate and the new generation the folder would look as if it had joined.
+            remove(&data.own(CERT))?;
+        } else if let Some(member) = Self::load(data, fingerprint)?
             && member.own.own().validity.contains(OffsetDateTime::now_utc())
         {
             return Ok(member);
@@ -147,6 +163,13 @@ impl Member {
         Credentials::from_pem(&cert, &key, self.trust.ca())?;
         files::write_private(&data.own(CERT), cert.as_bytes())?;
         Ok(self.own.replace(&cert, &key, self.trust.ca())?)
+    }
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => path.parent().map_or(Ok(()), files::sync_dir),
     }
 }
 

@@ -72,6 +72,7 @@ pub async fn run(config: AgentConfig, stop: CancellationToken) -> Result<(), Run
 
     // A host that was enrolled looks after its lnds before anything else, however its certificate and the masters are.
     let known = match member::identity(&parts.shared.data)? {
+        Some(_) if member::is_superseded(&config, &parts.shared.data)? => None,
         Some(identity) => Some(parts.host(identity, port).await?),
         None => None,
     };

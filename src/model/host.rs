@@ -1,6 +1,6 @@
 //! Hosts: machines with slots for lnds, and how they become part of the fleet.
 
-use super::ids::{HostId, NodeId};
+use super::ids::{HostId, NodeId, OperationId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use time::{Duration, OffsetDateTime};
@@ -118,6 +118,9 @@ pub struct Hosting {
     pub wanted_for: Option<NodeId>,
     /// Whether its machine is terminated: then nothing is put there any more.
     pub gone: bool,
+    /// The newest recovery, so that there is one at a time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery: Option<OperationId>,
 }
 
 /// Since which generation there may be wallets on a host's machines: an lnd is started by an order, and orders go to agents

@@ -103,7 +103,7 @@ mod tests {
             agent_port: None,
             capacity,
             slots: BTreeMap::new(),
-            compute: Some(Hosting { wanted_for: wanted_for.cloned(), gone: false }),
+            compute: Some(Hosting { wanted_for: wanted_for.cloned(), gone: false, recovery: None }),
             report: None,
             refused_at: None,
             created_at: OffsetDateTime::UNIX_EPOCH,
@@ -153,7 +153,7 @@ mod tests {
     fn what_is_gone_counts_for_nothing() {
         let rules = Rules { max_hosts: 1, ..RULES };
         let mut gone = coming(1, None);
-        gone.compute = Some(Hosting { wanted_for: None, gone: true });
+        gone.compute = Some(Hosting { wanted_for: None, gone: true, recovery: None });
         let waiting = nodes::<1>();
         assert_eq!(missing(rules, &waiting, [&gone]).hosts, [Some(waiting[0].clone())]);
         // One of the operator's own that never joined is no promise.

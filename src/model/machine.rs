@@ -94,6 +94,9 @@ pub struct Frozen {
     pub tags: BTreeMap<String, String>,
     /// The user data, with a mark where the join token goes.
     pub user_data: String,
+    /// A device of the launch template that this machine is to have no disk at: it gets one that is there already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub without_device: Option<String>,
     /// Until when the host may join. From then on this is asked for no more.
     #[serde(with = "time::serde::rfc3339")]
     pub join_until: OffsetDateTime,
@@ -127,6 +130,31 @@ pub enum MachineState {
     Stopped,
     /// It is terminated, or about to be. There is no way back.
     Terminated,
+}
+
+/// A volume as EC2 describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Volume {
+    /// Its name.
+    pub id: VolumeId,
+    /// How it is.
+    pub state: VolumeState,
+}
+
+/// Where a volume is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum VolumeState {
+    /// Attached to nothing.
+    Free,
+    /// An instance has it, or is about to, or about to give it back.
+    On {
+        /// Which.
+        instance: InstanceId,
+        /// Whether the instance has it now, and is to keep it.
+        is_attached: bool,
+    },
+    /// Something else, in EC2's words.
+    Other(String),
 }
 
 /// An EBS volume of an instance that is not the one it boots from.

@@ -82,12 +82,14 @@ mod tests {
 
     #[test]
     fn one_that_was_made_for_somebody_is_theirs() {
-        let made_for =
-            |node: NodeId| Host { compute: Some(Hosting { wanted_for: Some(node), gone: false }), ..host(1) };
+        let made_for = |node: NodeId| Host {
+            compute: Some(Hosting { wanted_for: Some(node), gone: false, recovery: None }),
+            ..host(1)
+        };
         let (own, anothers) = (made_for(newcomer()), made_for(NodeId::random(&mut rand::rng())));
         assert_eq!(chosen(&[&host(0), &own, &anothers], &[]), Some((own.id.clone(), 1)));
         assert_eq!(chosen(&[&anothers], &[]), None);
-        let gone = Host { compute: Some(Hosting { wanted_for: None, gone: true }), ..host(0) };
+        let gone = Host { compute: Some(Hosting { wanted_for: None, gone: true, recovery: None }), ..host(0) };
         assert_eq!(chosen(&[&gone], &[]), None);
     }
 
@@ -108,7 +110,8 @@ mod tests {
         assert_eq!(chosen(&[&lately, &half], &[&half]), Some((half.id.clone(), 1)), "silent, but it never refused");
         assert_eq!(chosen(&[&long_ago, &half], &[]), Some((long_ago.id.clone(), 0)));
         assert_eq!(chosen(&[&lately, &host(2)], &[]), Some((lately.id.clone(), 0)), "better than none");
-        let own = Host { compute: Some(Hosting { wanted_for: Some(newcomer()), gone: false }), ..refused(1) };
+        let own =
+            Host { compute: Some(Hosting { wanted_for: Some(newcomer()), gone: false, recovery: None }), ..refused(1) };
         assert_eq!(chosen(&[&own, &half], &[]), Some((half.id.clone(), 1)), "though it was made for this node");
     }
 

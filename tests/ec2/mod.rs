@@ -5,6 +5,7 @@ mod hypervisor;
 pub mod moto;
 mod policy;
 mod proxy;
+mod recovery;
 pub mod stacks;
 mod stories;
 mod templates;

@@ -219,6 +219,17 @@ impl Account {
         request.send().await.unwrap().instances()[0].instance_id().unwrap().to_owned()
     }
 
+    /// The volumes with this tag.
+    pub async fn volumes(&self, tag: &str, value: &str) -> Vec<String> {
+        let filter = Filter::builder().name(format!("tag:{tag}")).values(value).build();
+        let described = self.ec2.describe_volumes().filters(filter).send().await.unwrap();
+        described.volumes().iter().map(|volume| volume.volume_id().unwrap().to_owned()).collect()
+    }
+
+    pub async fn delete_volume(&self, id: &str) {
+        self.ec2.delete_volume().volume_id(id).send().await.unwrap();
+    }
+
     pub async fn terminate(&self, id: &str) {
         self.ec2.terminate_instances().instance_ids(id).send().await.unwrap();
     }

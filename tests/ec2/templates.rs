@@ -3,7 +3,7 @@
 use super::moto::{Account, tag};
 use super::policy::{Context, Policy};
 use super::stacks::{DEPLOYMENT, SEALING_KEY, Stacks, file};
-use super::{Cloud, Compute, DEADLINE, moto};
+use super::{Cloud, Compute, DEADLINE, moto, recovery};
 use crate::harness::{self, command, world};
 use crate::host_boot;
 use aws_sdk_ec2::types::{IpPermission, LaunchTemplateHttpTokensState};
@@ -192,6 +192,15 @@ fn masters_may_keep_their_own_hosts_only(stacks: &Stacks, account: &Account) {
             assert!(!policy.allows(&action, resource, &tag("another")), "{action} of another deployment's");
             assert!(!policy.allows(&action, resource, &[]), "{action} of what is nobody's");
         }
+    }
+    let (run, others) = recovery::ACTIONS.split_first().unwrap();
+    assert!(policy.actions().contains(&format!("ec2:{run}").as_str()));
+    for action in others {
+        let action = format!("ec2:{action}");
+        // EC2 asks about instance and volume, each by its own tag, or, where it knows no narrower, about everything.
+        let allowed =
+            [instance.as_str(), &volume].iter().all(|resource| policy.allows(&action, resource, &tag(DEPLOYMENT)));
+        assert!(allowed, "{action}, by which a host is recovered");
     }
     let running = ("ec2:CreateAction", "RunInstances");
     assert!(policy.allows("ec2:CreateTags", &instance, &[running, TAGGED]));

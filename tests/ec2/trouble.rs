@@ -1,6 +1,6 @@
 //! What may go wrong, and still ends well; or says what it needs.
 
-use super::moto::{is_terminated, tag};
+use super::moto::{data_volume, is_terminated, tag};
 use super::{Cloud, Compute, DEADLINE, LIMIT};
 use crate::harness::{self, eventually};
 use serde_json::json;
@@ -267,8 +267,8 @@ fn one_that_dies_with_a_wallet_is_told_and_nothing_else_is_done_to_it() {
         let cloud = Cloud::start(Compute::default()).await;
         cloud.d.api().create("alice").await;
         cloud.works("alice").await;
-        let dead = cloud.only_instance().await.instance_id().unwrap().to_owned();
-        cloud.account.terminate(&dead).await;
+        let dead = cloud.only_instance().await;
+        cloud.account.terminate(dead.instance_id().unwrap()).await;
         eventually("the end is told", LIMIT, || async {
             let logs = cloud.d.logs();
             logs.values().any(|log| log.contains("ALARM: a host's instance is terminated")).then_some(())
@@ -280,6 +280,16 @@ fn one_that_dies_with_a_wallet_is_told_and_nothing_else_is_done_to_it() {
         assert_eq!(tag(&cloud.only_instance().await, "Name"), "lnd-bob");
         let node = cloud.d.api().get("getinfo", &[("uuid", "alice")]).await;
         assert_eq!(node.status, 503, "{:#}", node.body);
+        // Without its volume there is nothing to recover, and nothing is started instead.
+        cloud.account.delete_volume(&data_volume(&dead).unwrap()).await;
+        let recovery = cloud.recovery(&dead).await;
+        eventually("the recovery says so", LIMIT, || async {
+            let shown = cloud.operation(&recovery).await;
+            let says = shown["progress"].as_str().unwrap().contains("does not exist any more");
+            (shown["state"]["state"] == "parked" && says).then_some(())
+        })
+        .await;
+        assert_eq!(tag(&cloud.only_instance().await, "Name"), "lnd-bob");
         cloud.stop().await;
     });
 }

@@ -45,7 +45,9 @@ pub type Address = (IpAddr, u16);
 impl Fleet {
     /// Makes whoever shows this token the host it was given out for. May be repeated with the same key.
     pub async fn enrol(&self, token: &str, csr_pem: &str, address: Address) -> Result<Enrolled, EnrolError> {
-        let (id, secret) = token.split_once('.').ok_or(NotAdmitted::WrongToken)?;
+        let (id, rest) = token.split_once('.').ok_or(NotAdmitted::WrongToken)?;
+        // What may be between them is for the agent; the secret is good for one generation as it is.
+        let secret = rest.rsplit('.').next().unwrap_or(rest);
         let id = HostId::parse(id).ok_or(NotAdmitted::WrongToken)?;
         let key_sha256 = hex::encode(pki::public_key_hash(csr_pem).map_err(EnrolError::Request)?);
         let mut answer = None;

@@ -21,13 +21,14 @@ impl JoinKey {
         derive(ca_key_pem.as_bytes(), &["scale-lnd", "join tokens"]).map(Self)
     }
 
-    /// The token of this host in this generation.
+    /// The token of this host in this generation: `<host>.<generation>.<secret>`. An agent that finds its folder on a volume
+    /// that belonged to an earlier machine sees by it that it must join anew.
     ///
     /// # Errors
     /// None that can happen.
     pub fn token(&self, host: &HostId, generation: u64) -> Result<SecretString> {
         let secret = self.secret(host, generation)?;
-        Ok(format!("{host}.{}", secret.as_str()).into())
+        Ok(format!("{host}.{generation}.{}", secret.as_str()).into())
     }
 
     /// What is kept of that token.
@@ -77,7 +78,9 @@ mod tests {
         for different in [token(&key, &host, 2), token(&key, &other, 1), token(&another, &host, 1)] {
             assert_ne!(first, different);
         }
-        let (id, secret) = first.split_once('.').unwrap();
+        let (id, (generation, secret)) =
+            first.split_once('.').map(|(id, rest)| (id, rest.split_once('.').unwrap())).unwrap();
+        assert_eq!(generation, "1");
         let kept = key.invitation(&host, 1, OffsetDateTime::UNIX_EPOCH).unwrap();
         assert_eq!((id, kept.token_sha256), (host.as_str(), token_digest(&host, 1, secret)));
         assert!(!format!("{key:?}").contains(&hex::encode(&key.0)));

@@ -6,6 +6,7 @@
 mod authority;
 mod enrol;
 mod join;
+mod recover;
 mod report;
 #[cfg(test)]
 mod tests;
@@ -27,6 +28,7 @@ use zeroize::Zeroizing;
 
 pub use enrol::{EnrolError, Enrolled};
 pub use join::JoinKey;
+pub use recover::{NotRecovered, Recovery};
 pub use report::{Body, Report, ReportError};
 
 /// How long a join token is good for.

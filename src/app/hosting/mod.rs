@@ -204,7 +204,7 @@ impl HostKeeper {
             agent_port: None,
             capacity: supply.rules.nodes_per_host,
             slots: BTreeMap::new(),
-            compute: Some(Hosting { wanted_for, gone: false }),
+            compute: Some(Hosting { wanted_for, gone: false, recovery: None }),
             report: None,
             refused_at: None,
             created_at: now,

@@ -155,7 +155,7 @@ async fn start_lnd(ctx: &Ctx, mut node: Versioned<Node>, work: &Create) -> Resul
 
 /// Whether what a host's agent names can be this node's lnd: it is on that host, and its certificate, which was made for
 /// this node by whoever holds its key, says so. The lnd of another host's node can be named, but it is not this.
-fn is_its_own(endpoint: &Endpoint, node: &Node, host: &Host) -> bool {
+pub(super) fn is_its_own(endpoint: &Endpoint, node: &Node, host: &Host) -> bool {
     let named = lnd_cert::names(&endpoint.certificate_pem, node.id.as_str());
     Some(endpoint.address) == host.address && named.unwrap_or(false)
 }

@@ -1,5 +1,5 @@
 //! `launch`: a machine for a host. One at a time for each host, whatever fails or crashes; and none is terminated that may
-//! hold a wallet.
+//! hold a wallet. What it takes to have EC2 start one is done here for `recover`, too.
 
 use super::super::feed::wait_for_change;
 use super::super::hosting::Supply;
@@ -9,13 +9,15 @@ use crate::error::{Error, Result};
 use crate::model::HostId;
 use crate::model::host::{Enrolment, Host, Invitation};
 use crate::model::machine::{
-    self, Frozen, Instance, InstanceId, Machine, MachineState, TAG_AUTHORITY, TAG_DEPLOYMENT, TAG_GENERATION, TAG_HOST,
+    self, DataVolume, Frozen, Instance, InstanceId, Machine, MachineState, Place, TAG_AUTHORITY, TAG_DEPLOYMENT,
+    TAG_GENERATION, TAG_HOST,
 };
 use crate::model::node::Node;
 use crate::model::operation::Operation;
 use crate::model::problem::{Code, Refusal};
 use crate::model::work::Work;
 use crate::model::work::launch::{Launch, LaunchStep};
+use crate::model::work::recover::{Recover, RecoverStep};
 use crate::store::repo::{self, Entity, Versioned};
 use crate::store::{Document, Write};
 use rand::RngExt;
@@ -31,35 +33,82 @@ const DENIED_PAUSE: Duration = Duration::from_secs(10);
 /// After no answer.
 const AGAIN: Duration = Duration::from_secs(1);
 /// How long is waited for an event before looking all the same.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+pub(super) const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 pub(super) async fn advance(ctx: &Ctx, operation: &Operation, work: &Launch) -> Result<Advance> {
     let Some(supply) = &ctx.parts.supply else {
         return Ok(Advance::again("this master has no [compute] that starts machines", LOOK_EVERY));
     };
     let id = operation.host.as_ref().ok_or_else(|| Error::Invariant("a launch without a host".to_owned()))?;
-    let launch = Launching { ctx, supply, id };
-    match &work.step {
-        LaunchStep::Freeze { place_number, not_before } => launch.freeze(*place_number, *not_before, operation).await,
-        LaunchStep::Run { frozen } => launch.run(frozen).await,
-        LaunchStep::Find { frozen, since } => launch.find(frozen, *since).await,
-        LaunchStep::AwaitJoin { frozen, instance } => launch.await_join(frozen, instance).await,
-        LaunchStep::Retire { instance, .. } => launch.retire(instance).await,
-    }
+    let launching = Launching { ctx, supply, id, purpose: Purpose::New };
+    launching.advance(operation, &work.step).await
 }
 
-struct Launching<'a> {
-    ctx: &'a Ctx,
-    supply: &'a Supply,
-    id: &'a HostId,
+/// What a machine is started for.
+#[derive(Clone, Copy)]
+pub(super) enum Purpose<'a> {
+    /// A host that never had one that joined.
+    New,
+    /// One whose machine is over, and whose data volume waits for another.
+    Recover {
+        /// The recovery.
+        work: &'a Recover,
+        /// That volume.
+        volume: &'a DataVolume,
+        /// Where the machine was: what is in this subnet is in the volume's zone.
+        subnet: &'a str,
+    },
+}
+
+pub(super) struct Launching<'a> {
+    pub(super) ctx: &'a Ctx,
+    pub(super) supply: &'a Supply,
+    pub(super) id: &'a HostId,
+    pub(super) purpose: Purpose<'a>,
 }
 
 impl Launching<'_> {
+    pub(super) async fn advance(&self, operation: &Operation, step: &LaunchStep) -> Result<Advance> {
+        match step {
+            LaunchStep::Freeze { place_number, not_before } => self.freeze(*place_number, *not_before, operation).await,
+            LaunchStep::Run { frozen } => self.run(frozen).await,
+            LaunchStep::Find { frozen, since } => self.find(frozen, *since).await,
+            LaunchStep::AwaitJoin { frozen, instance } => self.await_join(frozen, instance).await,
+            LaunchStep::Retire { instance, .. } => self.retire(instance).await,
+        }
+    }
+
+    /// The next step, in the work that this is part of.
+    fn next(&self, step: LaunchStep, progress: impl Into<String>, writes: Vec<Write>) -> Advance {
+        let work = match self.purpose {
+            Purpose::New => Work::Launch(Launch { step }),
+            Purpose::Recover { work, volume, .. } => {
+                let step = RecoverStep::Replace { volume: volume.clone(), launch: step };
+                Work::Recover(Recover { step, ..work.clone() })
+            }
+        };
+        Advance::Next { work, progress: progress.into(), writes }
+    }
+
+    /// Where to start it. A volume cannot leave its zone.
+    fn places(&self) -> Vec<Place> {
+        let Purpose::Recover { subnet, .. } = self.purpose else { return self.supply.places.clone() };
+        let (there, elsewhere): (Vec<_>, Vec<_>) = self.supply.places.iter().partition(|place| place.subnet == subnet);
+        let mut places = Vec::new();
+        for other in there.into_iter().chain(elsewhere) {
+            let place = Place { subnet: subnet.to_owned(), instance_type: other.instance_type.clone() };
+            if !places.contains(&place) {
+                places.push(place);
+            }
+        }
+        places
+    }
+
     fn now(&self) -> OffsetDateTime {
         self.ctx.parts.clock.now()
     }
 
-    async fn host(&self) -> Result<Versioned<Host>> {
+    pub(super) async fn host(&self) -> Result<Versioned<Host>> {
         let host = repo::get::<Host>(&*self.ctx.parts.store, self.id.as_str()).await?;
         host.ok_or_else(|| Error::Invariant(format!("host {} is not in the store", self.id)))
     }
@@ -75,7 +124,7 @@ impl Launching<'_> {
         if host.value.is_revoked() {
             return self.give_up(host);
         }
-        if matches!(host.value.enrolment, Enrolment::Enrolled { .. }) {
+        if matches!((&host.value.enrolment, self.purpose), (Enrolment::Enrolled { .. }, Purpose::New)) {
             // There is a machine, whatever EC2 says, and there may be wallets on it.
             let message = "the host has joined, but by EC2's word its instance was never started: look which it is";
             return Ok(Advance::Park { refusal: Refusal::new(Code::Parked, message) });
@@ -84,10 +133,14 @@ impl Launching<'_> {
             let wait = Duration::try_from(wait).unwrap_or(PAUSE).min(LOOK_EVERY);
             return Ok(Advance::again(operation.progress.clone(), wait));
         }
-        let supply = self.supply;
-        let (number, place) = match supply.places.get(place_number) {
+        let (supply, places) = (self.supply, self.places());
+        let (number, place) = match places.get(place_number) {
             Some(place) => (place_number, place),
-            None => (0, supply.places.first().ok_or_else(|| Error::Invariant("no place to launch in".to_owned()))?),
+            None => (0, places.first().ok_or_else(|| Error::Invariant("no place to launch in".to_owned()))?),
+        };
+        let without_device = match self.purpose {
+            Purpose::New => None,
+            Purpose::Recover { volume, .. } => Some(volume.device.clone()),
         };
         let generation = host.value.generation + 1;
         let join_until = now + supply.join_within;
@@ -100,16 +153,22 @@ impl Launching<'_> {
             client_token: Frozen::client_token(&supply.deployment, self.id, generation, place),
             tags: self.tags(&host.value, generation).await?,
             user_data: user_data::template(&supply.masters, &supply.authority, supply.provision.as_ref()),
+            without_device,
             join_until,
         };
         host.value.generation = generation;
+        // From here on the certificate of whatever was this host before is void, and no order goes there.
         host.value.enrolment = Enrolment::Invited(supply.join_key.invitation(self.id, generation, join_until)?);
+        if let Some(hosting) = &mut host.value.compute {
+            hosting.gone = false;
+        }
         let progress = format!("asking EC2 for a {place}");
-        Ok(next(LaunchStep::Run { frozen }, progress, vec![repo::update(&host.value, host.version)?]))
+        Ok(self.next(LaunchStep::Run { frozen }, progress, vec![repo::update(&host.value, host.version)?]))
     }
 
     async fn tags(&self, host: &Host, generation: u64) -> Result<BTreeMap<String, String>> {
-        let name = match host.wanted_for().filter(|_| host.capacity == 1) {
+        let whose = host.wanted_for().or_else(|| host.slots.values().next());
+        let name = match whose.filter(|_| host.capacity == 1) {
             Some(node) => repo::get::<Node>(&*self.ctx.parts.store, node.as_str()).await?.map(|node| node.value.uuid),
             None => None,
         };
@@ -126,6 +185,12 @@ impl Launching<'_> {
 
     /// The operator took it out before it had a machine.
     fn give_up(&self, mut host: Versioned<Host>) -> Result<Advance> {
+        if matches!(self.purpose, Purpose::Recover { .. }) {
+            return Ok(Advance::failed(Refusal::new(
+                Code::NoCapacity,
+                "the host was revoked; it gets no other machine",
+            )));
+        }
         if let Some(hosting) = &mut host.value.compute {
             (hosting.gone, hosting.wanted_for) = (true, None);
         }
@@ -141,7 +206,7 @@ impl Launching<'_> {
         // One that comes now could not join. Was it asked for before? To ask again might start it.
         if self.now() >= frozen.join_until {
             let step = LaunchStep::Find { frozen: frozen.clone(), since: self.now() };
-            return Ok(next(step, "no definite answer came in time; looking for an instance", Vec::new()));
+            return Ok(self.next(step, "no definite answer came in time; looking for an instance", Vec::new()));
         }
         let token = self.supply.join_key.token(self.id, frozen.generation)?;
         self.ctx.claim.check()?;
@@ -150,7 +215,7 @@ impl Launching<'_> {
             Err(ComputeError::Mismatch) => {
                 tracing::error!(host.id = %self.id, "EC2 knows another request by this token; looking for its instance");
                 let step = LaunchStep::Find { frozen: frozen.clone(), since: self.now() };
-                Ok(next(step, ComputeError::Mismatch.to_string(), Vec::new()))
+                Ok(self.next(step, ComputeError::Mismatch.to_string(), Vec::new()))
             }
             Err(error) => Ok(self.not_started(frozen, error)),
         }
@@ -174,19 +239,19 @@ impl Launching<'_> {
             }
             ComputeError::NoCapacity(_) | ComputeError::Quota(_) => {
                 let following = frozen.place_number + 1;
-                let last = following >= self.supply.places.len();
+                let last = following >= self.places().len();
                 tracing::warn!(%error, host.id = %host, %place, last, "no instance here; the next place is asked");
                 let what_then = if last { "all places are asked again later" } else { "the next place is asked" };
                 let (place_number, pause) = if last { (0, Some(PAUSE)) } else { (following, None) };
-                next(asking_anew(place_number, pause), format!("{place}: {error}; {what_then}"), Vec::new())
+                self.next(asking_anew(place_number, pause), format!("{place}: {error}; {what_then}"), Vec::new())
             }
             ComputeError::Refused(_) => {
                 tracing::error!(%error, host.id = %host, %place, "EC2 needs the operator: see [compute]");
                 let progress = format!("{place}: {error}; see [compute]; asked again later");
-                next(asking_anew(0, Some(PAUSE)), progress, Vec::new())
+                self.next(asking_anew(0, Some(PAUSE)), progress, Vec::new())
             }
             ComputeError::Spent | ComputeError::Mismatch => {
-                next(asking_anew(frozen.place_number, None), format!("{error}; starting another"), Vec::new())
+                self.next(asking_anew(frozen.place_number, None), format!("{error}; starting another"), Vec::new())
             }
         }
     }
@@ -200,15 +265,26 @@ impl Launching<'_> {
             place: frozen.place.clone(),
             state: instance.state,
             address: instance.address,
-            data_volume: instance.data_volume(),
+            data_volume: match self.purpose {
+                Purpose::New => instance.data_volume(),
+                Purpose::Recover { volume, .. } => Some(volume.clone()),
+            },
             launched_at: self.now(),
         };
         let write = match repo::get::<Machine>(&*self.ctx.parts.store, self.id.as_str()).await? {
             Some(old) => repo::update(&machine, old.version)?,
             None => repo::create(&machine)?,
         };
-        let step = LaunchStep::AwaitJoin { frozen: frozen.clone(), instance: instance.id.clone() };
-        Ok(next(step, format!("instance {} boots", instance.id), vec![write]))
+        let (frozen, instance) = (frozen.clone(), instance.id.clone());
+        let progress = format!("instance {instance} boots");
+        let work = match self.purpose {
+            Purpose::New => Work::Launch(Launch { step: LaunchStep::AwaitJoin { frozen, instance } }),
+            Purpose::Recover { work, volume, .. } => {
+                let step = RecoverStep::Attach { volume: volume.clone(), frozen, instance };
+                Work::Recover(Recover { step, ..work.clone() })
+            }
+        };
+        Ok(Advance::Next { work, progress, writes: vec![write] })
     }
 
     /// Nobody asks for it any more; if there is one, it is seen sooner or later.
@@ -217,7 +293,7 @@ impl Launching<'_> {
             Ok(Some(instance)) => self.started(frozen, &instance).await,
             Ok(None) if machine::was_never_started(since, self.now()) => {
                 let step = LaunchStep::Freeze { place_number: frozen.place_number, not_before: None };
-                Ok(next(step, "no instance was started", Vec::new()))
+                Ok(self.next(step, "no instance was started", Vec::new()))
             }
             Ok(None) => Ok(Advance::again("looking for an instance", LOOK_EVERY)),
             Err(error) => Ok(later(&error, self.id)),
@@ -281,7 +357,7 @@ impl Launching<'_> {
         tracing::warn!(host.id = %self.id, %instance, reason, "the instance is terminated; nothing is on it");
         let step = LaunchStep::Retire { frozen: frozen.clone(), instance: instance.clone() };
         let progress = format!("instance {instance} is terminated: {reason}");
-        Ok(next(step, progress, vec![repo::update(&host.value, host.version)?]))
+        Ok(self.next(step, progress, vec![repo::update(&host.value, host.version)?]))
     }
 
     async fn retire(&self, instance: &InstanceId) -> Result<Advance> {
@@ -289,20 +365,16 @@ impl Launching<'_> {
         if let Err(error) = self.supply.compute.terminate(instance).await {
             return Ok(later(&error, self.id));
         }
-        Ok(next(LaunchStep::first(), format!("instance {instance} is terminated"), Vec::new()))
+        Ok(self.next(LaunchStep::first(), format!("instance {instance} is terminated"), Vec::new()))
     }
 }
 
 /// What is harmless to repeat, and has no other way.
-fn later(error: &ComputeError, host: &HostId) -> Advance {
+pub(super) fn later(error: &ComputeError, host: &HostId) -> Advance {
     tracing::warn!(%error, host.id = %host, "EC2 is asked again");
     Advance::again(format!("{error}; asked again"), jittered(LOOK_EVERY))
 }
 
-fn next(step: LaunchStep, progress: impl Into<String>, writes: Vec<Write>) -> Advance {
-    Advance::Next { work: Work::Launch(Launch { step }), progress: progress.into(), writes }
-}
-
-fn jittered(pause: Duration) -> Duration {
+pub(super) fn jittered(pause: Duration) -> Duration {
     pause.mul_f64(rand::rng().random_range(0.5..1.0))
 }

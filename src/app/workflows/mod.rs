@@ -12,6 +12,8 @@ mod onchain;
 mod opening;
 mod pay;
 mod peers;
+mod recover;
+mod resume;
 mod withdraw;
 
 pub(super) use opening::{coins, refuse_too_late};
@@ -40,6 +42,8 @@ pub async fn advance(ctx: &Ctx, operation: &Operation) -> Result<Advance> {
         Work::Delete(work) => delete::advance(ctx, operation, work).await,
         Work::Funding(work) => funding::advance(ctx, operation, work).await,
         Work::Launch(work) => launch::advance(ctx, operation, work).await,
+        Work::Recover(work) => recover::advance(ctx, operation, work).await,
+        Work::Resume(work) => resume::advance(ctx, operation, work).await,
     }
 }
 

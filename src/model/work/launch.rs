@@ -132,6 +132,7 @@ mod tests {
             client_token: generation.to_string(),
             tags: BTreeMap::new(),
             user_data: String::new(),
+            without_device: None,
             join_until: OffsetDateTime::UNIX_EPOCH,
         }
     }

@@ -8,6 +8,8 @@ pub mod launch;
 pub mod onchain;
 pub mod pay;
 pub mod plan;
+pub mod recover;
+pub mod resume;
 
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +32,10 @@ pub enum Work {
     Funding(onchain::FundingBatch),
     /// Start a machine for a host.
     Launch(launch::Launch),
+    /// Replace a host's machine that is gone.
+    Recover(recover::Recover),
+    /// Start a node on its host's new machine.
+    Resume(resume::Resume),
 }
 
 impl Work {
@@ -44,6 +50,8 @@ impl Work {
             Self::Delete(_) => "delete",
             Self::Funding(_) => "funding",
             Self::Launch(_) => "launch",
+            Self::Recover(_) => "recover",
+            Self::Resume(_) => "resume",
         }
     }
 
@@ -58,6 +66,8 @@ impl Work {
             Self::Delete(w) => w.step.name(),
             Self::Funding(w) => w.step.name(),
             Self::Launch(w) => w.step.name(),
+            Self::Recover(w) => w.step.name(),
+            Self::Resume(_) => resume::Resume::STEP,
         }
     }
 
@@ -74,6 +84,9 @@ impl Work {
             (Self::Delete(now), Self::Delete(next)) => now.step <= next.step,
             (Self::Funding(now), Self::Funding(next)) => now.outputs == next.outputs && now.step.may_become(&next.step),
             (Self::Launch(now), Self::Launch(next)) => now.step.may_become(&next.step),
+            (Self::Recover(now), Self::Recover(next)) => {
+                now.terminate == next.terminate && now.step.may_become(&next.step)
+            }
             _ => false,
         }
     }

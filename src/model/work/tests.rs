@@ -3,7 +3,7 @@
 use super::*;
 use crate::model::amount::{Msat, Sat};
 use crate::model::ids::{HostId, NodeId, OperationId};
-use crate::model::machine::{Frozen, InstanceId, Place, Template};
+use crate::model::machine::{DataVolume, Frozen, InstanceId, Place, Template, VolumeId};
 use close::{Close, CloseFee, CloseStep};
 use create::{Create, CreateStep};
 use delete::{Delete, DeleteStep};
@@ -12,6 +12,8 @@ use onchain::{FundingBatch, FundingOutput, SendStep, Withdraw, WithdrawAmount};
 use pay::{OpenPolicy, Opened, Opening, Pay, PayStep, PayTerms};
 use proptest::prelude::*;
 use proptest::sample::select;
+use recover::{Recover, RecoverStep};
+use resume::Resume;
 use time::OffsetDateTime;
 
 fn text() -> impl Strategy<Value = String> {
@@ -109,6 +111,7 @@ fn frozen(generation: u64) -> Frozen {
         client_token: generation.to_string(),
         tags: Default::default(),
         user_data: String::new(),
+        without_device: None,
         join_until: OffsetDateTime::UNIX_EPOCH,
     }
 }
@@ -122,6 +125,20 @@ fn launch_step() -> impl Strategy<Value = LaunchStep> {
         frozen().prop_map(|frozen| LaunchStep::Find { frozen, since: OffsetDateTime::UNIX_EPOCH }),
         (frozen(), instance()).prop_map(|(frozen, instance)| LaunchStep::AwaitJoin { frozen, instance }),
         (frozen(), instance()).prop_map(|(frozen, instance)| LaunchStep::Retire { frozen, instance }),
+    ]
+}
+
+fn recover_step() -> impl Strategy<Value = RecoverStep> {
+    let volume = || text().prop_map(|id| DataVolume { id: VolumeId(id), device: String::new() });
+    let launched = || ((1u64..3).prop_map(frozen), text().prop_map(InstanceId));
+    prop_oneof![
+        2 => Just(RecoverStep::Confirm),
+        1 => text().prop_map(|instance| RecoverStep::End { instance: InstanceId(instance) }),
+        4 => (volume(), launch_step()).prop_map(|(volume, launch)| RecoverStep::Replace { volume, launch }),
+        1 => (volume(), launched())
+            .prop_map(|(volume, (frozen, instance))| RecoverStep::Attach { volume, frozen, instance }),
+        1 => launched().prop_map(|(frozen, instance)| RecoverStep::AwaitJoin { frozen, instance }),
+        1 => text().prop_map(|id| RecoverStep::AwaitLnds { instance: InstanceId(id), operations: Vec::new() }),
     ]
 }
 
@@ -140,6 +157,8 @@ fn work() -> impl Strategy<Value = Work> {
         1 => select(DeleteStep::ALL.to_vec()).prop_map(|step| Work::Delete(Delete { step })),
         2 => (send_step(), text()).prop_map(|(step, address)| funding(step, address)),
         2 => launch_step().prop_map(|step| Work::Launch(Launch { step })),
+        2 => (any::<bool>(), recover_step())
+            .prop_map(|(terminate, step)| Work::Recover(Recover { terminate, step })),
     ]
 }
 
@@ -153,6 +172,8 @@ fn at_its_start(work: Work) -> Work {
         Work::Delete(_) => Work::Delete(Delete { step: DeleteStep::Check }),
         Work::Funding(w) => Work::Funding(FundingBatch { step: SendStep::Fund, ..w }),
         Work::Launch(_) => Work::Launch(Launch { step: LaunchStep::first() }),
+        Work::Recover(w) => Work::Recover(Recover { step: RecoverStep::Confirm, ..w }),
+        Work::Resume(Resume { host, generation }) => Work::Resume(Resume { host, generation }),
     }
 }
 
@@ -191,6 +212,11 @@ fn holds(earlier: &Work, later: &Work) -> Result<(), TestCaseError> {
             );
         }
         (Work::Delete(then), Work::Delete(now)) => prop_assert!(then.step <= now.step),
+        (Work::Recover(then), Work::Recover(now)) => {
+            prop_assert_eq!(then.terminate, now.terminate);
+            let joined = |work: &Recover| matches!(work.step, RecoverStep::AwaitLnds { .. });
+            prop_assert!(!joined(then) || joined(now), "a machine with lnds was replaced");
+        }
         _ => {}
     }
     Ok(())
