@@ -3,13 +3,16 @@
 
 mod copy;
 mod key_source;
+mod masters;
 mod moving;
 mod rewrap;
+mod roll;
 mod rotate;
 mod store;
 
 pub use copy::{Copied, CopyError, copy, undo as undo_copy};
 pub use key_source::{KeySource, configured};
+pub use roll::{RollError, RollSaid, Rolled, Rolling, Waiting};
 pub use rotate::{RotateError, Rotated, Rotation, Said};
 pub use store::{OpenStoreError, open_store};
 

@@ -1,5 +1,6 @@
 //! A master: builds the adapters, runs them, and ends them in order. Nothing else names them all.
 
+mod authorities;
 mod build;
 mod keyring;
 mod spec;
@@ -148,6 +149,10 @@ impl Master {
         let keys_stop = base_stop.clone();
         spawn(&mut base, "keys", async move { keys_stop.run_until_cancelled(keys).await.unwrap_or(Ok(())) });
 
+        let (parts, fleet, own) = (Arc::clone(&self.parts), Arc::clone(&self.fleet), self.credentials.clone());
+        let authorities = authorities::follow(parts, fleet, own, self.parts.feed.subscribe());
+        spawn(&mut base, "authorities", done(stopped_by(base_stop.clone(), authorities)));
+
         let store = || Arc::clone(&self.parts.store);
         spawn(&mut work, "expiry", done(expiry::run(store(), Arc::clone(&self.parts.clock), stop.clone())));
         spawn(&mut base, "feed", done(Arc::clone(&self.parts.feed).run(store(), base_stop.clone())));
@@ -186,6 +191,10 @@ where
     MasterError: From<E>,
 {
     parts.spawn(async move { (name, part.await.map_err(MasterError::from)) })
+}
+
+async fn stopped_by(stop: CancellationToken, part: impl Future<Output = ()>) {
+    stop.run_until_cancelled(part).await;
 }
 
 async fn done(part: impl Future<Output = ()>) -> Result<(), MasterError> {

@@ -8,7 +8,7 @@ use super::feed::STALE_AFTER;
 use crate::clock::SharedClock;
 use crate::error::{Error, Result, StoreError};
 use crate::model::MasterId;
-use crate::model::node::Heartbeat;
+use crate::model::node::{Authorities, Heartbeat};
 use crate::store::{Store, Version, repo};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -48,13 +48,22 @@ pub struct Lease {
     confirmed: Mutex<Option<Confirmed>>,
     /// The versions of the sealing key that the heartbeat tells of.
     keys: Mutex<Vec<u32>>,
+    /// What it tells of authorities.
+    authorities: Mutex<Option<Authorities>>,
 }
 
 impl Lease {
     /// A lease that holds nothing until its first heartbeat was stored.
     #[must_use]
     pub fn new(master: MasterId, ttl: Duration, clock: SharedClock) -> Arc<Self> {
-        Arc::new(Self { master, ttl, clock, confirmed: Mutex::new(None), keys: Mutex::default() })
+        Arc::new(Self {
+            master,
+            ttl,
+            clock,
+            confirmed: Mutex::new(None),
+            keys: Mutex::default(),
+            authorities: Mutex::default(),
+        })
     }
 
     /// Who this master is.
@@ -72,6 +81,11 @@ impl Lease {
     /// From the next heartbeat on it tells that this master has these versions of the sealing key.
     pub fn tell_keys(&self, versions: Vec<u32>) {
         *self.keys.lock().unwrap_or_else(PoisonError::into_inner) = versions;
+    }
+
+    /// From the next heartbeat on it tells that this master has taken up these authorities.
+    pub fn tell_authorities(&self, authorities: Authorities) {
+        *self.authorities.lock().unwrap_or_else(PoisonError::into_inner) = Some(authorities);
     }
 
     fn current(&self, now: Instant) -> Option<Confirmed> {
@@ -144,7 +158,8 @@ impl Lease {
         let (at, wall) = (Instant::now(), self.clock.now());
         let ttl_ms = u64::try_from(self.ttl.as_millis()).unwrap_or(u64::MAX);
         let keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let heartbeat = Heartbeat { master: self.master.clone(), beat, ttl_ms, keys };
+        let authorities = self.authorities.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let heartbeat = Heartbeat { master: self.master.clone(), beat, ttl_ms, keys, authorities };
         let write = match version {
             None => repo::create(&heartbeat)?,
             Some(version) => repo::update(&heartbeat, version)?,
@@ -288,7 +303,8 @@ mod tests {
         let master = MasterId::random(&mut rand::rng());
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
-        let mut heartbeat = Heartbeat { master: master.clone(), beat: 1, ttl_ms: 1000, keys: Vec::new() };
+        let mut heartbeat =
+            Heartbeat { master: master.clone(), beat: 1, ttl_ms: 1000, keys: Vec::new(), authorities: None };
         observer.saw(&heartbeat, at(0));
         observer.saw(&heartbeat, at(2900));
         assert!(!observer.is_dead(&master, at(2999)));

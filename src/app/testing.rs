@@ -36,7 +36,7 @@ impl Parts {
             observer: lease::Observer::new(TTL),
             keys: Keys::new(sealer, "test".to_owned(), Network::Simnet),
             lnds: lnds::Lnds::default(),
-            agents: Agents::new(Trust::new(ca.cert().clone()), own),
+            agents: Agents::new(Trust::new(ca.cert().clone()).unwrap(), own),
             treasury: None,
             settings: Settings {
                 network: Network::Simnet,

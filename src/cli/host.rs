@@ -83,7 +83,7 @@ async fn invite(slots: u16, again: Option<HostId>, json: bool, config: &ConfigAr
             (id, token)
         }
     };
-    let fingerprint = fleet.ca().fingerprint().to_string();
+    let fingerprint = fleet.pins()?.to_string();
     print!("{}", invitation(&id, &token, &admin.config.agents.dialled(), &fingerprint, json));
     Ok(())
 }

@@ -1,8 +1,10 @@
-//! `scale-lnd keys`: the sealing keys, under which the secrets in the Store are sealed.
+//! `scale-lnd keys`: the sealing keys, under which the secrets in the Store are sealed, and the authority of the deployment's
+//! certificates.
 
 use super::admin::{self, Admin, ListArgs};
 use super::{ConfigArgs, Failure, Output};
-use crate::deployment::{Rotated, Rotation, Said};
+use crate::clock::SystemClock;
+use crate::deployment::{RollSaid, Rolled, Rolling, Rotated, Rotation, Said};
 use crate::model::deployment::Deployment;
 use crate::seal::SealKey;
 use crate::store::repo;
@@ -10,9 +12,10 @@ use clap::Subcommand;
 use serde_json::json;
 use std::cmp::Ordering;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-/// Verbs about sealing keys.
+/// Verbs about the deployment's keys.
 #[derive(Debug, Subcommand)]
 pub enum KeysCommand {
     /// Make a key file that only its owner can read. Without it the wallets in the Store are lost: keep a copy elsewhere
@@ -28,6 +31,16 @@ pub enum KeysCommand {
         #[command(flatten)]
         config: ConfigArgs,
         /// How long to wait for masters to have the new key
+        #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+        wait: u64,
+    },
+    /// Put another certificate authority in place of the deployment's while masters and hosts serve: everybody believes both,
+    /// gets a certificate of the new one, and forgets the former, whose key is deleted. To be typed where hosts can be
+    /// reached; after an interruption type it again
+    RollAuthority {
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// How long each step waits for masters and hosts that have not followed
         #[arg(long, value_name = "SECONDS", default_value_t = 60)]
         wait: u64,
     },
@@ -48,6 +61,7 @@ pub async fn run(command: KeysCommand) -> Result<(), Failure> {
             }
         }
         KeysCommand::Rotate { config, wait } => rotate(&config, Duration::from_secs(wait)).await?,
+        KeysCommand::RollAuthority { config, wait } => roll_authority(&config, Duration::from_secs(wait)).await?,
     }
     Ok(())
 }
@@ -91,5 +105,27 @@ fn line(said: &Said) -> String {
             format!("waiting for masters that do not have it yet: {}", masters.join(", "))
         }
         Said::Seals(version) => format!("every master has sealing key {version}: it seals from now on"),
+    }
+}
+
+async fn roll_authority(config: &ConfigArgs, patience: Duration) -> Result<(), Failure> {
+    let Admin { store, keys, .. } = admin::open(config).await?;
+    let rolling = Rolling { store, keys: &keys, clock: Arc::new(SystemClock), patience };
+    let Rolled { authority, was_begun } = rolling.run(|said| eprintln!("{}", roll_line(&said))).await?;
+    println!("{authority} is the deployment's authority now, and nobody believes another one");
+    if was_begun {
+        println!("this change had been begun before; for another one type it again");
+    }
+    Ok(())
+}
+
+fn roll_line(said: &RollSaid) -> String {
+    match said {
+        RollSaid::Announced(authority) => format!("another authority is made, and announced: {authority}"),
+        RollSaid::Waiting(waiting) => format!("waiting: {waiting}"),
+        RollSaid::Issues(authority) => format!("everybody believes {authority}: it issues from now on"),
+        RollSaid::Dropped => {
+            "everybody has a certificate of it: the former is believed no more, and its key is deleted".to_owned()
+        }
     }
 }

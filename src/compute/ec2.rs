@@ -54,7 +54,7 @@ pub struct Ec2Options {
     pub endpoint_url: Option<String>,
     /// The deployment's name.
     pub deployment: String,
-    /// The fingerprint of its authority.
+    /// The fingerprint of its first authority.
     pub authority: String,
 }
 

@@ -7,7 +7,7 @@ use super::{LogSection, SecretSource};
 use crate::backoff::Backoff;
 use crate::lndserver::config::PORT_BASE;
 use crate::lndserver::{AgentConfig, LndStart};
-use crate::pki::Fingerprint;
+use crate::pki::Pins;
 use secrecy::SecretString;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -104,8 +104,11 @@ impl Part for AgentConfig {
             found
                 .push(("agent.masters", "must be one or more addresses with a port, such as 10.0.0.4:8081".to_owned()));
         }
-        if self.ca_fingerprint.parse::<Fingerprint>().is_err() {
-            found.push(("agent.ca_fingerprint", "must be 64 hexadecimal digits (see `host invite`)".to_owned()));
+        if self.ca_fingerprint.parse::<Pins>().is_err() {
+            found.push((
+                "agent.ca_fingerprint",
+                "must be 64 hexadecimal digits (see `host invite`), or several such with commas between".to_owned(),
+            ));
         }
         if self.look_every < Duration::from_millis(100) {
             found.push(("agent.look_every_ms", "must be from 100".to_owned()));

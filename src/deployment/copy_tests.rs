@@ -81,7 +81,8 @@ async fn filled() -> Breaks {
 }
 
 async fn beat(store: &Breaks, ttl_ms: u64) {
-    let heartbeat = Heartbeat { master: MasterId::random(&mut rand::rng()), beat: 1, ttl_ms, keys: Vec::new() };
+    let heartbeat =
+        Heartbeat { master: MasterId::random(&mut rand::rng()), beat: 1, ttl_ms, keys: Vec::new(), authorities: None };
     store.commit(vec![repo::create(&heartbeat).unwrap()]).await.unwrap();
 }
 

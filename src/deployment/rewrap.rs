@@ -4,7 +4,7 @@ use super::rotate::RotateError;
 use crate::app::keys::{DEPLOYMENT, Keys, field};
 use crate::fault;
 use crate::model::NodeId;
-use crate::model::deployment::Authority;
+use crate::model::authority::Authority;
 use crate::model::node::{Node, Secrets};
 use crate::store::{Store, repo};
 
@@ -55,12 +55,16 @@ async fn node(store: &dyn Store, keys: &Keys, id: &NodeId) -> Result<usize, Rota
 }
 
 async fn authority(store: &dyn Store, keys: &Keys) -> Result<usize, RotateError> {
-    let mut done = false;
+    let mut done = 0;
     repo::modify::<Authority, RotateError>(store, Authority::ID, |authority| {
-        let sealed = keys.seal_again(DEPLOYMENT, field::CA_KEY, &mut authority.key);
-        done = sealed.map_err(|error| RotateError::Secret { of: "the authority".to_owned(), error })?;
-        Ok(done)
+        done = 0;
+        for key in authority.keys_mut() {
+            let sealed = keys.seal_again(DEPLOYMENT, field::CA_KEY, key);
+            let sealed = sealed.map_err(|error| RotateError::Secret { of: "the authority".to_owned(), error })?;
+            done += usize::from(sealed);
+        }
+        Ok(done > 0)
     })
     .await?;
-    Ok(usize::from(done))
+    Ok(done)
 }

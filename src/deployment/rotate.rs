@@ -10,14 +10,13 @@
 //! 4. the older keys are retired: nothing needs them any more.
 
 use super::key_source::KeySource;
+use super::masters::{self, LOOK_EVERY};
 use super::{OpenError, rewrap};
 use crate::app::keys::Keys;
-use crate::app::lease::Observer;
 use crate::error::StoreError;
 use crate::fault;
 use crate::model::MasterId;
 use crate::model::deployment::Deployment;
-use crate::model::node::Heartbeat;
 use crate::seal::SealError;
 use crate::store::repo::{self, Versioned};
 use crate::store::{Store, Version};
@@ -25,11 +24,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use time::OffsetDateTime;
 use tokio::time::Instant;
-
-/// How often the heartbeats are looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// Stands in for the lease of a master without a heartbeat, which no one asks about here.
-const NO_LEASE: Duration = Duration::from_secs(60);
 
 /// Why the sealing key was not changed, or not entirely. What was done stays done, and no key may be destroyed.
 #[derive(Debug, thiserror::Error)]
@@ -196,29 +190,21 @@ impl Rotation<'_> {
 
     /// A master that starts from now on has it, or does not start.
     async fn until_all_have(&self, version: u32, say: &mut impl FnMut(Said)) -> Result<(), RotateError> {
-        let (observer, begin) = (Observer::new(NO_LEASE), Instant::now());
+        let (observer, begin) = (masters::observer(), Instant::now());
         let mut said = Vec::new();
         loop {
-            let now = Instant::now();
-            let heartbeats = repo::list_all::<Heartbeat>(self.store, None).await?;
-            let mut masters = Vec::new();
-            for heartbeat in heartbeats.into_iter().map(|found| found.value) {
-                observer.saw(&heartbeat, now);
-                if !heartbeat.keys.contains(&version) && !observer.is_dead(&heartbeat.master, now) {
-                    masters.push(heartbeat.master);
-                }
-            }
+            let masters =
+                masters::lacking(self.store, &observer, |heartbeat| heartbeat.keys.contains(&version)).await?;
             if masters.is_empty() {
                 return Ok(());
             }
-            if now.duration_since(begin) >= self.patience {
+            if begin.elapsed() >= self.patience {
                 return Err(RotateError::Lacking { version, masters });
             }
             if masters != said {
                 say(Said::Waiting(masters.clone()));
                 said = masters;
             }
-            // That a heartbeat stands still is no event.
             tokio::time::sleep(LOOK_EVERY).await;
         }
     }

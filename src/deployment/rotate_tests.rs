@@ -5,7 +5,7 @@ use crate::clock::{SharedClock, SystemClock};
 use crate::deployment::open;
 use crate::deployment::tests::{Wraps, files, section, store};
 use crate::model::Network;
-use crate::model::node::{Node, Secrets};
+use crate::model::node::{Heartbeat, Node, Secrets};
 use crate::model::{AppId, NodeId, OperationId, Uuid};
 use crate::seal::SealKey;
 use crate::store::sqlite::SqliteStore;
@@ -150,7 +150,13 @@ async fn nothing_is_sealed_under_a_key_that_a_living_master_lacks() {
 async fn a_master_that_is_dead_is_not_waited_for() {
     let (_folder, store) = store().await;
     keys(&store, &files(&[(1, 7)])).await.unwrap();
-    let dead = Heartbeat { master: MasterId::random(&mut rand::rng()), beat: 7, ttl_ms: 100, keys: vec![1] };
+    let dead = Heartbeat {
+        master: MasterId::random(&mut rand::rng()),
+        beat: 7,
+        ttl_ms: 100,
+        keys: vec![1],
+        authorities: None,
+    };
     store.commit(vec![repo::create(&dead).unwrap()]).await.unwrap();
     let rotated = rotate(&store, &files(&[(1, 7), (2, 9)]), Duration::from_secs(60)).await.unwrap();
     assert_eq!(rotated.version, 2);

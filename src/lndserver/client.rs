@@ -3,13 +3,13 @@
 use super::proto::agent_client::AgentClient;
 use super::proto::{
     EnsureNodeRequest, Fence, GetStatusRequest, GetStatusResponse, NodeEndpoint, NodeSpec, RemoveNodeRequest,
-    RestartNodeRequest, StopNodeRequest,
+    RestartNodeRequest, SetAuthoritiesRequest, SetAuthoritiesResponse, StopNodeRequest,
 };
 use crate::error::AgentError;
 use crate::model::host::{Enrolment, Host};
 use crate::model::node::Endpoint;
 use crate::model::{HostId, NodeId};
-use crate::pki::{ClientTls, Credentials, PkiError, Serial, Trust};
+use crate::pki::{ClientTls, Credentials, PkiError, Serial, Standing, Trust};
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,6 +22,8 @@ const START_WITHIN: Duration = Duration::from_secs(60);
 /// lnd may take its time to exit; whoever waits asks again.
 const STOP_WITHIN: Duration = Duration::from_secs(60);
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// The agent asks a master meanwhile.
+const RENEW_WITHIN: Duration = Duration::from_secs(20);
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 const PING_EVERY: Duration = Duration::from_secs(10);
 /// An agent that is asked whether it is there does nothing else for it.
@@ -53,7 +55,14 @@ impl Order<'_> {
 struct Line {
     at: SocketAddr,
     serials: Vec<Serial>,
+    standing: Standing,
     channel: Channel,
+}
+
+impl Line {
+    fn is_for(&self, at: SocketAddr, serials: &[Serial]) -> bool {
+        self.at == at && self.serials == serials && !self.standing.is_over()
+    }
 }
 
 /// Connections to agents. Clones share them.
@@ -146,6 +155,19 @@ impl Agents {
         heard.iter().filter(|(_, (there, _))| !there).map(|(host, _)| host.clone()).collect()
     }
 
+    /// Tells a host whom to believe.
+    pub async fn set_authorities(
+        &self,
+        host: &Host,
+        request: SetAuthoritiesRequest,
+    ) -> Result<SetAuthoritiesResponse, AgentError> {
+        let call = |mut client: Client| {
+            let request = request.clone();
+            async move { client.set_authorities(request).await }
+        };
+        self.ask(host, RENEW_WITHIN, call).await
+    }
+
     /// One call. A connection that was made with a certificate that has ended since is made anew: nothing was done.
     async fn ask<T, F: Future<Output = Result<Response<T>, Status>>>(
         &self,
@@ -178,9 +200,10 @@ impl Agents {
             return Err(unreachable("the host has not joined".into()));
         };
         let at = SocketAddr::new(address, port);
-        if let Some(line) = channels.get(&host.id).filter(|line| line.at == at && line.serials == serials) {
+        if let Some(line) = channels.get(&host.id).filter(|line| line.is_for(at, &serials)) {
             return Ok(AgentClient::new(line.channel.clone()));
         }
+        let standing = self.trust.standing();
         let trust = self.trust.clone().only(&serials);
         let tls = trust.dial_agent(&self.own, host.id.as_str()).map_err(|e| unreachable(e.into()))?;
         let endpoint = ClientTls::endpoint(&at.to_string()).map_err(|e| unreachable(e.into()))?;
@@ -189,7 +212,7 @@ impl Agents {
             .http2_keep_alive_interval(PING_EVERY)
             .keep_alive_timeout(PING_EVERY);
         let channel = tls.channel(&endpoint);
-        channels.insert(host.id.clone(), Line { at, serials, channel: channel.clone() });
+        channels.insert(host.id.clone(), Line { at, serials, standing, channel: channel.clone() });
         Ok(AgentClient::new(channel))
     }
 }

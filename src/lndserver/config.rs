@@ -27,7 +27,8 @@ pub struct AgentConfig {
     pub masters: Vec<String>,
     /// The join token of the invitation; needed until the host is enrolled, and again after its certificate expired.
     pub join_token: Option<SecretString>,
-    /// SHA-256 of the deployment's CA certificate (DER), hexadecimal: how the first master is recognised.
+    /// SHA-256 of the deployment's CA certificate (DER), hexadecimal: how the first master is recognised. Several with commas
+    /// between, while one takes over from another.
     pub ca_fingerprint: String,
     /// The lnd to run. A unit of systemd names its own, which must be the same.
     pub lnd: PathBuf,

@@ -8,7 +8,9 @@ use super::throttle::{Enrolments, Hosts, Turn};
 use super::wire::{self, Malformed};
 use crate::app::fleet::{Body, EnrolError, Fleet, Report, ReportError};
 use crate::model::HostId;
-use crate::pki::{Credentials, Identity, Peer, PkiError, connected_peer, only_good_peers, source};
+use crate::pki::{
+    CaCert, Credentials, Identity, Peer, PkiError, Standing, connected_peer, only_good_peers, source, standing,
+};
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use std::sync::Arc;
@@ -72,9 +74,11 @@ impl FleetApi for FleetService {
         let v1::EnrolRequest { join_token, csr_pem, address, agent_port } = request.into_inner();
         let address = wire::address(&address, agent_port)?;
         let enrolled = self.fleet.enrol(&join_token, &csr_pem, address).await?;
+        let authorities = authorities(&self.fleet);
         Ok(Response::new(v1::EnrolResponse {
             certificate_pem: enrolled.certificate_pem,
-            ca_pem: self.fleet.ca().pem(),
+            ca_pem: authorities.certificates_pem.first().cloned().unwrap_or_default(),
+            authorities: Some(authorities),
             host_id: enrolled.host.to_string(),
             generation: enrolled.generation,
         }))
@@ -84,7 +88,7 @@ impl FleetApi for FleetService {
         let peer = peer(&request)?;
         self.hosts.check_renewal(peer.serial)?;
         let certificate_pem = self.fleet.renew(&peer, &request.into_inner().csr_pem).await?;
-        Ok(Response::new(v1::RenewResponse { certificate_pem }))
+        Ok(Response::new(v1::RenewResponse { certificate_pem, authorities: Some(authorities(&self.fleet)) }))
     }
 
     async fn report(
@@ -92,6 +96,7 @@ impl FleetApi for FleetService {
         request: Request<Streaming<v1::ReportRequest>>,
     ) -> Result<Response<Self::ReportStream>, Status> {
         let peer = peer(&request)?;
+        let standing = standing(&request);
         let fleet = Arc::clone(&self.fleet);
         let stop = self.stop.clone();
         let (hosts, host) = (Arc::clone(&self.hosts), host(&peer)?);
@@ -99,7 +104,7 @@ impl FleetApi for FleetService {
         // the agent begins again with all there is to say.
         let acks = futures::stream::unfold(Some((request.into_inner(), None::<Turn>)), move |reports| {
             let (peer, fleet, stop) = (peer.clone(), Arc::clone(&fleet), stop.clone());
-            let (hosts, host) = (Arc::clone(&hosts), host.clone());
+            let (hosts, host, standing) = (Arc::clone(&hosts), host.clone(), standing.clone());
             async move {
                 let (mut reports, turn) = reports?;
                 let next = async {
@@ -109,6 +114,7 @@ impl FleetApi for FleetService {
                 let next = tokio::select! {
                     next = next => next?,
                     () = superseded(turn.as_ref()) => Err(Status::aborted("this host has begun to report anew")),
+                    () = over(standing.as_ref()) => Err(Status::unauthenticated("this connection's authority is void")),
                     () = stop.cancelled() => Err(Status::unavailable("this master is shutting down")),
                 };
                 match ack(&fleet, &peer, next).await {
@@ -119,6 +125,19 @@ impl FleetApi for FleetService {
             }
         });
         Ok(Response::new(acks.boxed()))
+    }
+}
+
+/// Whom hosts are to believe.
+fn authorities(fleet: &Fleet) -> v1::Authorities {
+    let (believed, step) = fleet.believed();
+    v1::Authorities { step, certificates_pem: believed.iter().map(CaCert::pem).collect() }
+}
+
+async fn over(standing: Option<&Standing>) {
+    match standing {
+        Some(standing) => standing.over().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -1,6 +1,6 @@
 //! The masters an agent can talk to, one after the other.
 
-use crate::pki::{ClientTls, Credentials, PkiError, Trust};
+use crate::pki::{ClientTls, Credentials, PkiError, Standing, Trust};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tonic::transport::{Channel, Endpoint};
@@ -32,19 +32,25 @@ pub enum DialError {
 pub struct Masters {
     addresses: Vec<String>,
     tls: ClientTls,
+    trust: Option<Trust>,
     turn: AtomicUsize,
 }
 
 impl Masters {
     /// Reached with the host's own certificate.
     pub fn new(addresses: Vec<String>, trust: &Trust, own: &Credentials) -> Result<Self, PkiError> {
-        Ok(Self::with_tls(addresses, trust.dial_master(own)?))
+        Ok(Self { trust: Some(trust.clone()), ..Self::with_tls(addresses, trust.dial_master(own)?) })
     }
 
     /// Reached in another way: by a host that has no certificate yet.
     #[must_use]
     pub fn with_tls(addresses: Vec<String>, tls: ClientTls) -> Self {
-        Self { addresses, tls, turn: AtomicUsize::new(0) }
+        Self { addresses, tls, trust: None, turn: AtomicUsize::new(0) }
+    }
+
+    /// To be taken before a channel: how long that may be used.
+    pub fn standing(&self) -> Option<Standing> {
+        self.trust.as_ref().map(Trust::standing)
     }
 
     /// The next one in turn: its address, and a channel that connects at the first call.

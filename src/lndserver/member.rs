@@ -1,27 +1,29 @@
 //! The agent as a member of its deployment: its key, its certificate, and how it gets them.
 
+use super::authorities::{self, Known, NotTaken};
 use super::config::AgentConfig;
 use super::files::{self, DataDir};
 use super::host::Identity;
 use super::masters::{DialError, Masters};
 use super::proto::fleet_client::FleetClient;
-use super::proto::{EnrolRequest, EnrolResponse, RenewRequest};
+use super::proto::{Authorities, EnrolRequest, EnrolResponse, RenewRequest};
 use crate::backoff::Backoff;
 use crate::model::HostId;
-use crate::pki::{self, CaCert, Credentials, Fingerprint, PkiError, Trust};
+use crate::pki::{self, CaCert, Credentials, Pins, PkiError, Trust};
 use secrecy::ExposeSecret;
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 use time::OffsetDateTime;
+use tokio::sync::Mutex;
 use tonic::{Code, Status};
 use zeroize::Zeroizing;
 
 const KEY: &str = "key.pem";
 const CERT: &str = "cert.pem";
-const CA: &str = "ca.pem";
 const HOST: &str = "host.json";
 /// How long a master may take for a certificate.
 const ANSWER_WITHIN: Duration = Duration::from_secs(15);
@@ -49,6 +51,9 @@ pub enum MemberError {
     /// The certificates.
     #[error(transparent)]
     Pki(#[from] PkiError),
+    /// Whom it is told to believe.
+    #[error(transparent)]
+    NotTaken(#[from] NotTaken),
     /// The masters' addresses.
     #[error(transparent)]
     Dial(#[from] DialError),
@@ -63,6 +68,8 @@ pub struct Member {
     pub own: Credentials,
     /// Whom it believes.
     pub trust: Trust,
+    /// Held by who changes what of it is on disk.
+    writing: Arc<Mutex<()>>,
 }
 
 /// Who this host is, if it was ever enrolled. Its lnds run, whatever became of its certificate.
@@ -89,11 +96,12 @@ impl Member {
     /// Loads the certificate, or gets one with the join token, however long the masters cannot be reached. `at` is where
     /// masters reach this agent.
     pub async fn join(config: &AgentConfig, data: &DataDir, at: SocketAddr) -> Result<Self, MemberError> {
-        let fingerprint: Fingerprint = config.ca_fingerprint.parse()?;
-        if is_superseded(config, data)? {
+        let configured: Pins = config.ca_fingerprint.parse()?;
+        let is_superseded = is_superseded(config, data)?;
+        if is_superseded {
             // First: with a certificate and the new generation the folder would look as if it had joined.
             remove(&data.own(CERT))?;
-        } else if let Some(member) = Self::load(data, fingerprint)?
+        } else if let Some(member) = Self::load(data, &configured)?
             && member.own.own().validity.contains(OffsetDateTime::now_utc())
         {
             return Ok(member);
@@ -110,23 +118,66 @@ impl Member {
             address: at.ip().to_string(),
             agent_port: at.port().into(),
         };
-        let masters = Masters::with_tls(config.masters.clone(), pki::for_enrolment(fingerprint)?);
+        // What another machine has left on the disk is older than what this one was started with.
+        let known = if is_superseded { None } else { Known::load(data)? };
+        let pins = authorities::pins(&configured, known.as_ref());
+        let masters = Masters::with_tls(config.masters.clone(), pki::for_enrolment(pins.clone())?);
         let answer = enrol(&masters, request).await?;
-        keep(data, fingerprint, &answer)?;
-        let member = Self::load(data, fingerprint)?.ok_or(MemberError::Pki(PkiError::Certificate))?;
+        keep(data, &pins, &answer)?;
+        let member = Self::load(data, &pins)?.ok_or(MemberError::Pki(PkiError::Certificate))?;
         tracing::info!(host.id = %member.identity.host, "this host has joined");
         Ok(member)
     }
 
-    fn load(data: &DataDir, fingerprint: Fingerprint) -> Result<Option<Self>, MemberError> {
+    fn load(data: &DataDir, configured: &Pins) -> Result<Option<Self>, MemberError> {
         let Some(identity) = identity(data)? else { return Ok(None) };
-        if !data.own(CERT).exists() {
+        let (Some(known), Some(cert)) = (Known::load(data)?, files::read_optional(&data.own(CERT))?) else {
             return Ok(None);
+        };
+        let cert = String::from_utf8(cert).map_err(|_| PkiError::Certificate)?;
+        let Some(ca) = CaCert::issuer_of(&known.believed, &cert)? else { return Ok(None) };
+        let own = Credentials::from_pem(&cert, &key(data)?, ca)?;
+        if !known.is_of(configured) {
+            let is_good = own.own().validity.contains(OffsetDateTime::now_utc());
+            // One that was out for long may come back to a deployment whose authority is another by now.
+            return if is_good { Err(MemberError::OtherDeployment) } else { Ok(None) };
         }
-        let ca = CaCert::from_pem_pinned(&fs::read_to_string(data.own(CA))?, fingerprint)
-            .map_err(|_| MemberError::OtherDeployment)?;
-        let own = Credentials::from_pem(&fs::read_to_string(data.own(CERT))?, &key(data)?, &ca)?;
-        Ok(Some(Self { identity, own, trust: Trust::new(ca) }))
+        Ok(Some(Self { identity, own, trust: Trust::in_all(known.believed)?, writing: Arc::default() }))
+    }
+
+    /// Believes these authorities from now on, unless it knows of newer ones.
+    pub async fn believe(&self, data: &DataDir, told: &Authorities) -> Result<(), MemberError> {
+        let _writing = self.writing.lock().await;
+        let Some(known) = Known::load(data)? else { return Ok(()) };
+        if told.step < known.step {
+            return Err(NotTaken::Overtaken.into());
+        }
+        let fresh = match known.believed.first() {
+            Some(ca) if !told.certificates_pem.is_empty() => Known::told(Some(told), ca, Some(&known))?,
+            _ => return Ok(()),
+        };
+        if !fresh.believes(self.own.issuer()) {
+            return Err(NotTaken::OwnCertificate.into());
+        }
+        self.take_up(data, fresh)
+    }
+
+    fn take_up(&self, data: &DataDir, fresh: Known) -> Result<(), MemberError> {
+        fresh.keep(data)?;
+        if self.trust.cas() != fresh.believed {
+            tracing::info!(fresh.step, authorities = ?fresh.believed, "these authorities are believed from now on");
+        }
+        Ok(self.trust.believe(fresh.believed)?)
+    }
+
+    /// Sees to it that the certificate is by the first of these authorities.
+    pub async fn renew_by(&self, data: &DataDir, masters: &Masters, told: &Authorities) -> Result<(), MemberError> {
+        let first = told.certificates_pem.first().ok_or(PkiError::Nobody)?;
+        if self.own.issuer() == CaCert::from_pem(first)?.fingerprint() {
+            Ok(())
+        } else {
+            self.renew(data, masters).await
+        }
     }
 
     /// Renews the certificate at two thirds of its life, as long as this is polled.
@@ -154,15 +205,29 @@ impl Member {
     }
 
     async fn renew(&self, data: &DataDir, masters: &Masters) -> Result<(), MemberError> {
+        let _writing = self.writing.lock().await;
         let key = key(data)?;
         let (_, channel) = masters.next()?;
         let request = RenewRequest { csr_pem: pki::make_csr_for(&key)? };
         let answer = within(FleetClient::new(channel).renew(request)).await;
-        let cert = answer.map_err(|status| MemberError::Refused(status.message().to_owned()))?.certificate_pem;
+        let answer = answer.map_err(|status| MemberError::Refused(status.message().to_owned()))?;
+        let known = Known::load(data)?.ok_or(PkiError::Nobody)?;
+        let told = answer.authorities.filter(|told| told.step > known.step && !told.certificates_pem.is_empty());
+        let fresh = match (&told, known.believed.first()) {
+            (Some(_), Some(ca)) => Known::told(told.as_ref(), ca, Some(&known))?,
+            _ => known.clone(),
+        };
+        let cert = answer.certificate_pem;
         // Checked before it is kept.
-        Credentials::from_pem(&cert, &key, self.trust.ca())?;
+        let ca = CaCert::issuer_of(&fresh.believed, &cert)?.ok_or(PkiError::Certificate)?.clone();
+        Credentials::from_pem(&cert, &key, &ca)?;
+        // Whatever is on disk if this ends in between: the certificate is by one of those that are believed.
+        if !known.believes(ca.fingerprint()) {
+            self.take_up(data, fresh.clone())?;
+        }
         files::write_private(&data.own(CERT), cert.as_bytes())?;
-        Ok(self.own.replace(&cert, &key, self.trust.ca())?)
+        self.own.replace(&cert, &key, &ca)?;
+        if told.is_some() { self.take_up(data, fresh) } else { Ok(()) }
     }
 }
 
@@ -210,15 +275,20 @@ fn is_final(code: Code) -> bool {
 }
 
 /// Writes down what a master said; the certificate last, since with it everything is there.
-fn keep(data: &DataDir, fingerprint: Fingerprint, answer: &EnrolResponse) -> Result<(), MemberError> {
-    let ca = CaCert::from_pem_pinned(&answer.ca_pem, fingerprint)?;
+fn keep(data: &DataDir, pins: &Pins, answer: &EnrolResponse) -> Result<(), MemberError> {
+    let ca = CaCert::from_pem(&answer.ca_pem)?;
+    if !pins.contains(ca.fingerprint()) {
+        return Err(PkiError::Fingerprint.into());
+    }
+    let known = Known::told(answer.authorities.as_ref(), &ca, Known::load(data)?.as_ref())?;
+    let issuer = CaCert::issuer_of(&known.believed, &answer.certificate_pem)?.ok_or(PkiError::Certificate)?;
     let host = HostId::parse(&answer.host_id).ok_or(MemberError::Pki(PkiError::Certificate))?;
     let identity = Identity { host, generation: answer.generation };
-    let own = Credentials::from_pem(&answer.certificate_pem, &key(data)?, &ca)?.own();
+    let own = Credentials::from_pem(&answer.certificate_pem, &key(data)?, issuer)?.own();
     if own.identity != (pki::Identity::Agent { host_id: identity.host.to_string() }) {
         return Err(MemberError::Pki(PkiError::Certificate));
     }
-    files::write_private(&data.own(CA), answer.ca_pem.as_bytes())?;
+    known.keep(data)?;
     files::write_private(&data.own(HOST), &serde_json::to_vec(&identity).map_err(io::Error::from)?)?;
     Ok(files::write_private(&data.own(CERT), answer.certificate_pem.as_bytes())?)
 }

@@ -5,6 +5,7 @@
 //! watches lnds, as children or as units of systemd, `backups` notices every channel.backup, `reporter` tells a master. An lnd never depends on the agent's
 //! life: stopping or killing the agent stops no lnd, and the next one adopts them.
 
+mod authorities;
 pub mod backend;
 mod backups;
 mod board;

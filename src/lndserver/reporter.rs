@@ -10,6 +10,7 @@ use super::proto::fleet_client::FleetClient;
 use super::proto::report_request::Report;
 use crate::backoff::Backoff;
 use crate::model::host::HostReport;
+use crate::pki::Standing;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,6 +48,7 @@ impl Reporter {
     pub async fn run(self) {
         let mut failures = 0;
         loop {
+            let standing = self.masters.standing();
             let (master, channel) = match self.masters.next() {
                 Ok(next) => next,
                 Err(e) => {
@@ -58,7 +60,7 @@ impl Reporter {
             };
             let began = Instant::now();
             let mut session = Session::new(&self);
-            let Err(status) = session.run(channel).await;
+            let Err(status) = session.run(channel, standing).await;
             let acknowledged = session.acknowledged;
             if failures % TELL_EVERY == 0 {
                 let code = status.code();
@@ -91,6 +93,7 @@ enum Event {
     Backup(Letter),
     Tick,
     TooLate,
+    Over,
 }
 
 impl<'a> Session<'a> {
@@ -99,7 +102,7 @@ impl<'a> Session<'a> {
     }
 
     /// Ends only by failing.
-    async fn run(&mut self, channel: Channel) -> Result<std::convert::Infallible, Status> {
+    async fn run(&mut self, channel: Channel, standing: Option<Standing>) -> Result<std::convert::Infallible, Status> {
         let (host, outbox) = (&self.reporter.host, &self.reporter.outbox);
         let board = &host.shared().board;
         let (to_master, reports) = mpsc::channel(WINDOW);
@@ -116,6 +119,7 @@ impl<'a> Session<'a> {
                 nodes = board.take_unreported(), if room => Event::Nodes(nodes),
                 _ = tick.tick(), if room => Event::Tick,
                 () = tokio::time::sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => Event::TooLate,
+                () = over(standing.as_ref()) => Event::Over,
             };
             match event {
                 Event::Ack(ack) => self.acknowledge(&ack)?,
@@ -140,6 +144,9 @@ impl<'a> Session<'a> {
                         self.send(&to_master, sequence, Report::Host(status)).await?;
                         self.said = Some(report);
                     }
+                }
+                Event::Over => {
+                    return Err(Status::unauthenticated("an authority is not believed any more: dialling anew"));
                 }
                 Event::TooLate => return Err(Status::deadline_exceeded("a report was not acknowledged")),
             }
@@ -170,5 +177,12 @@ impl<'a> Session<'a> {
             tracing::warn!(report.sequence = ack.sequence, reason = ack.refused, "a report was refused");
         }
         Ok(self.reporter.outbox.done(ack.sequence)?)
+    }
+}
+
+async fn over(standing: Option<&Standing>) {
+    match standing {
+        Some(standing) => standing.over().await,
+        None => std::future::pending().await,
     }
 }

@@ -155,12 +155,13 @@ async fn serve(
         sequence: parts.sequence,
         look_every: config.look_every,
     };
+    let service = AgentService::new(Arc::clone(&host), member.clone(), Arc::clone(&masters));
     let gate = only_good_peers(Arc::new(SystemClock));
     let incoming = member.trust.agent_server(&member.own)?.incoming(listener);
     let server = Server::builder()
         .http2_keepalive_interval(Some(PING_EVERY))
         .http2_keepalive_timeout(Some(PING_EVERY))
-        .add_service(AgentServer::with_interceptor(AgentService::new(Arc::clone(&host)), gate))
+        .add_service(AgentServer::with_interceptor(service, gate))
         .serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
     tracing::info!(host.id = %member.identity.host, generation = member.identity.generation, "the agent runs");
     let overdue = async {

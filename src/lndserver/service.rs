@@ -1,6 +1,9 @@
 //! The gRPC service on the host. Who calls has been checked by TLS: a certificate of role master of this deployment.
 
+use super::authorities::NotTaken;
 use super::host::Host;
+use super::masters::Masters;
+use super::member::{Member, MemberError};
 use super::node::{Done, Order, OrderError};
 use super::proto as v1;
 use super::proto::agent_server::Agent;
@@ -13,13 +16,15 @@ use tonic::{Request, Response, Status};
 #[derive(Debug, Clone)]
 pub struct AgentService {
     host: Arc<Host>,
+    member: Member,
+    masters: Arc<Masters>,
 }
 
 impl AgentService {
-    /// For the nodes of `host`.
+    /// For the nodes of `host`, which is this `member` of the deployment.
     #[must_use]
-    pub fn new(host: Arc<Host>) -> Self {
-        Self { host }
+    pub fn new(host: Arc<Host>, member: Member, masters: Arc<Masters>) -> Self {
+        Self { host, member, masters }
     }
 
     async fn order(&self, fence: Option<v1::Fence>, node: &str, order: Order) -> Result<Done, Status> {
@@ -62,6 +67,17 @@ impl From<OrderError> for Status {
     }
 }
 
+impl From<MemberError> for Status {
+    fn from(e: MemberError) -> Self {
+        match e {
+            MemberError::NotTaken(NotTaken::Overtaken) => Self::aborted(e.to_string()),
+            MemberError::NotTaken(NotTaken::OwnCertificate) => Self::failed_precondition(e.to_string()),
+            MemberError::NotTaken(NotTaken::Pki(e)) => Self::invalid_argument(e.to_string()),
+            e => Self::unavailable(e.to_string()),
+        }
+    }
+}
+
 #[tonic::async_trait]
 impl Agent for AgentService {
     async fn ensure_node(
@@ -99,6 +115,22 @@ impl Agent for AgentService {
         let v1::RemoveNodeRequest { fence, node_id } = request.into_inner();
         self.order(fence, &node_id, Order::Remove).await?;
         Ok(Response::new(v1::RemoveNodeResponse {}))
+    }
+
+    async fn set_authorities(
+        &self,
+        request: Request<v1::SetAuthoritiesRequest>,
+    ) -> Result<Response<v1::SetAuthoritiesResponse>, Status> {
+        let v1::SetAuthoritiesRequest { authorities, renew } = request.into_inner();
+        let told = authorities.ok_or(Malformed("authorities"))?;
+        let (member, data) = (&self.member, &self.host.shared().data);
+        member.believe(data, &told).await?;
+        if renew && let Err(error) = member.renew_by(data, &self.masters, &told).await {
+            tracing::warn!(%error, "no certificate of the new authority yet");
+        }
+        let believed = member.trust.cas().iter().map(|ca| ca.fingerprint().to_string()).collect();
+        let shown = member.own.issuer().to_string();
+        Ok(Response::new(v1::SetAuthoritiesResponse { believed, shown }))
     }
 
     async fn get_status(

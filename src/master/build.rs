@@ -1,6 +1,6 @@
 //! Builds what a master has, from its configuration.
 
-use super::MasterError;
+use super::{MasterError, authorities};
 use crate::app::feed::Feed;
 use crate::app::fleet::Fleet;
 use crate::app::hosting::Supply;
@@ -43,7 +43,7 @@ pub(super) async fn build(config: &Config) -> Result<Built, MasterError> {
 
     let keys = Keys::new(Arc::new(opening.sealer), section.name.clone(), section.network);
     let life = time::Duration::days(config.agents.certificate_days.into());
-    let fleet = Fleet::open(Arc::clone(&store), Arc::clone(&clock), &keys, life).await?;
+    let fleet = Arc::new(Fleet::open(Arc::clone(&store), Arc::clone(&clock), &keys, life).await?);
     let id = MasterId::random(&mut rand::rng());
     let credentials = fleet.master_credentials(&id)?;
     let ttl = config.master.lease_ttl;
@@ -53,6 +53,7 @@ pub(super) async fn build(config: &Config) -> Result<Built, MasterError> {
     };
     let lease = Lease::new(id.clone(), ttl, Arc::clone(&clock));
     lease.tell_keys(opening.versions);
+    authorities::tell(&lease, &fleet, &credentials);
     let parts = Parts {
         feed: Feed::new(),
         lease,
@@ -68,7 +69,7 @@ pub(super) async fn build(config: &Config) -> Result<Built, MasterError> {
         store,
         clock,
     };
-    Ok(Built { id, parts: Arc::new(parts), fleet: Arc::new(fleet), credentials, key_source })
+    Ok(Built { id, parts: Arc::new(parts), fleet, credentials, key_source })
 }
 
 fn settings(config: &Config) -> Result<Settings, MasterError> {
@@ -84,8 +85,8 @@ fn settings(config: &Config) -> Result<Settings, MasterError> {
 }
 
 /// What new hosts are made of, where EC2 starts them.
-async fn supply(config: &Config, section: &Ec2Section, fleet: &Fleet) -> Result<Supply, MasterError> {
-    let (deployment, authority) = (config.deployment.name.clone(), fleet.ca().fingerprint().to_string());
+async fn supply(config: &Config, section: &Ec2Section, fleet: &Arc<Fleet>) -> Result<Supply, MasterError> {
+    let (deployment, authority) = (config.deployment.name.clone(), fleet.identity());
     let options = Ec2Options {
         region: section.region.clone(),
         endpoint_url: section.endpoint_url.clone(),
@@ -103,7 +104,7 @@ async fn supply(config: &Config, section: &Ec2Section, fleet: &Fleet) -> Result<
         authority,
         masters: config.agents.dialled(),
         provision: section.provision(&config.agents, &config.chain),
-        join_key: fleet.join_key()?,
+        fleet: Arc::clone(fleet),
     })
 }
 

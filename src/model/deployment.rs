@@ -70,21 +70,3 @@ impl fmt::Debug for WrappedKey {
         write!(f, "WrappedKey(v{} by {})", self.version, self.by)
     }
 }
-
-/// The deployment's certificate authority, which masters and agents know each other by. One document, made by the first
-/// master.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Authority {
-    /// Its certificate (PEM).
-    pub certificate_pem: String,
-    /// Its private key (PEM). Sealed for owner `deployment`, field `ca_key`.
-    pub key: Sealed,
-    /// When it was made.
-    #[serde(with = "time::serde::rfc3339")]
-    pub created_at: OffsetDateTime,
-}
-
-impl Authority {
-    /// The id of the only document.
-    pub const ID: &'static str = "ca";
-}

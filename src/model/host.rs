@@ -16,6 +16,10 @@ pub struct Invitation {
     /// When the token stops working.
     #[serde(with = "time::serde::rfc3339")]
     pub expires_at: OffsetDateTime,
+    /// The fingerprints of the authorities that it names, the one that issued first: by another's certificate whoever has it
+    /// recognises no master. None: it was given out when there was only one, ever.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub authorities: Vec<String>,
 }
 
 /// What is kept of a join token: SHA-256 over the host, its generation and the secret, hexadecimal. So a token is good for
@@ -225,6 +229,23 @@ impl Host {
         }
     }
 
+    /// The invitation that somebody may still use.
+    #[must_use]
+    pub fn open_invitation(&self, now: OffsetDateTime) -> Option<&Invitation> {
+        let invitation = match &self.enrolment {
+            Enrolment::Invited(invitation) => Some(invitation),
+            Enrolment::Enrolled { reinvitation, .. } => reinvitation.as_ref(),
+            Enrolment::Revoked => None,
+        };
+        invitation.filter(|invitation| invitation.expires_at > now && !invitation.token_sha256.is_empty())
+    }
+
+    /// Whether its agent has a certificate that is still good and shows it somewhere.
+    #[must_use]
+    pub fn is_certified(&self, now: OffsetDateTime) -> bool {
+        matches!(&self.enrolment, Enrolment::Enrolled { expires_at, .. } if *expires_at > now) && !self.is_gone()
+    }
+
     /// Whether the operator took it out. There is no way back.
     #[must_use]
     pub fn is_revoked(&self) -> bool {
@@ -330,7 +351,11 @@ mod tests {
     }
 
     fn invitation(token: &str, minutes: i64) -> Invitation {
-        Invitation { token_sha256: token.to_owned(), expires_at: NOW + Duration::minutes(minutes) }
+        Invitation {
+            token_sha256: token.to_owned(),
+            expires_at: NOW + Duration::minutes(minutes),
+            authorities: Vec::new(),
+        }
     }
 
     fn enrolled(reinvitation: Option<Invitation>, minutes: i64) -> Host {

@@ -93,7 +93,8 @@ mod tests {
 
     /// One on its way.
     fn coming(capacity: u16, wanted_for: Option<&NodeId>) -> Host {
-        let invitation = Invitation { token_sha256: String::new(), expires_at: OffsetDateTime::UNIX_EPOCH };
+        let invitation =
+            Invitation { token_sha256: String::new(), expires_at: OffsetDateTime::UNIX_EPOCH, authorities: Vec::new() };
         Host {
             id: HostId::random(&mut rand::rng()),
             generation: 1,

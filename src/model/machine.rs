@@ -9,7 +9,7 @@ use time::{Duration, OffsetDateTime};
 
 /// The tag that names the deployment.
 pub const TAG_DEPLOYMENT: &str = "scale-lnd-deployment";
-/// The tag that holds the fingerprint of the deployment's authority: names may be the same, these are not.
+/// The tag that holds the fingerprint of the deployment's first authority: names may be the same, these are not.
 pub const TAG_AUTHORITY: &str = "scale-lnd-authority";
 /// The tag that names the host.
 pub const TAG_HOST: &str = "scale-lnd-host";
@@ -97,6 +97,10 @@ pub struct Frozen {
     /// A device of the launch template that this machine is to have no disk at: it gets one that is there already.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub without_device: Option<String>,
+    /// The fingerprint of the authority from whose key the join token is derived. Empty: it was asked for when there was only
+    /// one, ever.
+    #[serde(default)]
+    pub authority: String,
     /// Until when the host may join. From then on this is asked for no more.
     #[serde(with = "time::serde::rfc3339")]
     pub join_until: OffsetDateTime,

@@ -4,6 +4,7 @@
 pub mod address;
 pub mod amount;
 pub mod app;
+pub mod authority;
 pub mod backups;
 pub mod deployment;
 pub mod host;

@@ -308,4 +308,16 @@ pub struct Heartbeat {
     /// The versions of the sealing key that this master is proven to have. None of a program that does not tell.
     #[serde(default)]
     pub keys: Vec<u32>,
+    /// What it knows of the deployment's authorities. None of a program that does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authorities: Option<Authorities>,
+}
+
+/// A master's authorities.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Authorities {
+    /// The step of the deployment's authority document that it has taken up: it believes and issues by what that says.
+    pub step: u64,
+    /// The fingerprint of the one that has issued the certificate that it shows.
+    pub shown: String,
 }

@@ -71,6 +71,19 @@ impl CaCert {
     pub fn fingerprint(&self) -> Fingerprint {
         Fingerprint::of(&self.der)
     }
+
+    /// Which of these has issued the first certificate of a PEM file: the one whose key its signature is of. They may all
+    /// have one name.
+    pub fn issuer_of<'a>(cas: &'a [Self], cert_pem: &str) -> Result<Option<&'a Self>, PkiError> {
+        let leaf = first_certificate(cert_pem)?;
+        let leaf = parse(&leaf)?;
+        for ca in cas {
+            if leaf.verify_signature(Some(parse(&ca.der)?.public_key())).is_ok() {
+                return Ok(Some(ca));
+            }
+        }
+        Ok(None)
+    }
 }
 
 impl fmt::Debug for CaCert {
@@ -102,7 +115,7 @@ impl fmt::Debug for Ca {
 }
 
 impl Ca {
-    /// A new CA with a fresh P-256 key, for a deployment's whole life.
+    /// A new CA with a fresh P-256 key.
     pub fn create(deployment: &str, now: OffsetDateTime, rng: &mut impl CryptoRng) -> Result<Self, PkiError> {
         if !is_deployment(deployment) {
             return Err(PkiError::Name { what: "deployment" });

@@ -12,7 +12,7 @@ use rustls::{
     sign::CertifiedKey,
 };
 
-use super::{CaCert, Peer, PkiError, ca::first_certificate};
+use super::{CaCert, Fingerprint, Peer, PkiError, ca::first_certificate};
 
 /// A certificate of the deployment with its key. Clones share it, so [`Self::replace`] reaches every TLS
 /// configuration made from it; the next handshake presents the new one.
@@ -22,6 +22,7 @@ pub struct Credentials(Arc<ArcSwap<Current>>);
 struct Current {
     key: Arc<CertifiedKey>,
     own: Peer,
+    issuer: Fingerprint,
 }
 
 impl Credentials {
@@ -41,6 +42,11 @@ impl Credentials {
         self.0.load().own.clone()
     }
 
+    /// The CA that has issued it.
+    pub fn issuer(&self) -> Fingerprint {
+        self.0.load().issuer
+    }
+
     fn key(&self) -> Arc<CertifiedKey> {
         self.0.load().key.clone()
     }
@@ -54,7 +60,7 @@ impl Current {
         // The CA's certificate goes with it: a new agent knows only its fingerprint.
         let chain = vec![leaf, ca.der().clone()];
         let key = CertifiedKey::from_der(chain, secret, &aws_lc_rs::default_provider()).map_err(|_| PkiError::Key)?;
-        Ok(Self { key: Arc::new(key), own })
+        Ok(Self { key: Arc::new(key), own, issuer: ca.fingerprint() })
     }
 }
 

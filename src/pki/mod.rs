@@ -22,9 +22,9 @@ use x509_parser::{certificate::X509Certificate, extensions::GeneralName, prelude
 pub use ca::{Ca, CaCert, DEFAULT_LIFETIME, Issued, make_csr, make_csr_for, public_key_hash};
 pub use credentials::Credentials;
 pub use quota::Source;
-pub use tls::{Trust, for_enrolment};
+pub use tls::{Standing, Trust, for_enrolment};
 pub use transport::{
-    ClientTls, ConnectedPeer, PeerStream, ServerTls, connected_peer, only_good_peers, peer_identity, source,
+    ClientTls, ConnectedPeer, PeerStream, ServerTls, connected_peer, only_good_peers, peer_identity, source, standing,
 };
 
 const SCHEME: &str = "scale-lnd://";
@@ -146,6 +146,47 @@ impl FromStr for Fingerprint {
     }
 }
 
+/// The CAs that a new agent may find its master by: one, or while one takes over from another several. As text their
+/// fingerprints, with commas between.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pins(Vec<Fingerprint>);
+
+impl Pins {
+    /// These; `None` where there is none.
+    pub fn new(pins: Vec<Fingerprint>) -> Option<Self> {
+        (!pins.is_empty()).then_some(Self(pins))
+    }
+
+    pub fn all(&self) -> &[Fingerprint] {
+        &self.0
+    }
+
+    pub fn contains(&self, fingerprint: Fingerprint) -> bool {
+        self.0.contains(&fingerprint)
+    }
+}
+
+impl From<Fingerprint> for Pins {
+    fn from(only: Fingerprint) -> Self {
+        Self(vec![only])
+    }
+}
+
+impl fmt::Display for Pins {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all: Vec<String> = self.0.iter().map(ToString::to_string).collect();
+        f.write_str(&all.join(","))
+    }
+}
+
+impl FromStr for Pins {
+    type Err = PkiError;
+
+    fn from_str(text: &str) -> Result<Self, PkiError> {
+        text.split(',').map(|pin| pin.trim().parse()).collect::<Result<_, _>>().map(Self)
+    }
+}
+
 /// From when until when a certificate is valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Validity {
@@ -227,6 +268,8 @@ pub enum PkiError {
     Key,
     #[error("the certificate belongs to another deployment")]
     Deployment,
+    #[error("whoever believes nobody cannot speak to anybody")]
+    Nobody,
     #[error("the certificate is not the one with the expected fingerprint")]
     Fingerprint,
     #[error("cannot make the certificate")]

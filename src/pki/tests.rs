@@ -5,15 +5,21 @@ use std::net::SocketAddr;
 use axum::{Router, extract::Request as HttpRequest, routing::any};
 use rand::rngs::StdRng;
 use tokio::net::TcpListener;
-use tonic::{metadata::MetadataMap, service::Routes, transport::Server};
+use tonic::{
+    metadata::MetadataMap,
+    service::Routes,
+    transport::{Channel, Server},
+};
 use tower::{Service, ServiceExt};
 
 use super::*;
+use crate::clock::SystemClock;
 
 mod authority;
 mod enrolment;
 mod handshakes;
 mod lnd;
+mod trust;
 
 fn now() -> OffsetDateTime {
     OffsetDateTime::now_utc()
@@ -40,7 +46,7 @@ struct Deployment {
 impl Deployment {
     fn new(name: &str) -> Self {
         let ca = Ca::create(name, now(), &mut rng()).unwrap();
-        let trust = Trust::new(ca.cert().clone());
+        let trust = Trust::new(ca.cert().clone()).unwrap();
         Self { ca, trust }
     }
 
@@ -75,6 +81,7 @@ async fn serve(tls: ServerTls) -> SocketAddr {
 async fn who(request: HttpRequest) -> String {
     let (parts, _) = request.into_parts();
     let request = tonic::Request::from_parts(MetadataMap::new(), parts.extensions, ());
+    let Ok(request) = only_good_peers(std::sync::Arc::new(SystemClock))(request) else { return "refused".into() };
     match (peer_identity(&request), connected_peer(&request)) {
         (Some(identity), Some(peer)) => format!("{} {}", identity.uri("d"), peer.serial),
         _ => "nobody".into(),
@@ -83,7 +90,10 @@ async fn who(request: HttpRequest) -> String {
 
 /// What the server takes us for; an error where either side refuses the other.
 async fn ask(tls: &ClientTls, addr: SocketAddr) -> Result<String, Box<dyn std::error::Error + Send + Sync>> {
-    let mut channel = tls.connect(&ClientTls::endpoint(&addr.to_string())?).await?;
+    ask_over(&mut tls.connect(&ClientTls::endpoint(&addr.to_string())?).await?).await
+}
+
+async fn ask_over(channel: &mut Channel) -> Result<String, Box<dyn std::error::Error + Send + Sync>> {
     let request = http::Request::get("/").body(tonic::body::Body::empty())?;
     let body = channel.ready().await?.call(request).await?.into_body();
     let text = axum::body::to_bytes(axum::body::Body::new(body), 1024).await?.to_vec();

@@ -26,7 +26,7 @@ use tonic::{
 };
 
 use super::{
-    Identity, Peer, Source,
+    Identity, Peer, Source, Standing, Trust,
     quota::{Place, Quota},
 };
 use crate::{clock::SharedClock, tally::Tally};
@@ -57,13 +57,13 @@ impl Strangers {
 #[derive(Clone, Debug)]
 pub struct ServerTls {
     config: Arc<ServerConfig>,
-    deployment: Arc<str>,
+    trust: Trust,
     pub(super) strangers: Strangers,
 }
 
 impl ServerTls {
-    pub(super) fn new(config: ServerConfig, deployment: &str) -> Self {
-        Self { config: Arc::new(config), deployment: deployment.into(), strangers: Strangers::ALLOWED }
+    pub(super) fn new(config: ServerConfig, trust: Trust) -> Self {
+        Self { config: Arc::new(config), trust, strangers: Strangers::ALLOWED }
     }
 
     /// Connections for tonic's `serve_with_incoming`. Handshakes run beside each other, and no source has more than its
@@ -98,7 +98,7 @@ impl ServerTls {
 /// Who is let in.
 struct Door {
     acceptor: TlsAcceptor,
-    deployment: Arc<str>,
+    trust: Trust,
     life: Duration,
     strangers: Arc<Quota>,
     refused: Tally,
@@ -108,7 +108,7 @@ impl Door {
     fn new(tls: ServerTls) -> Self {
         let Strangers { all, each, life } = tls.strangers;
         let (acceptor, strangers) = (TlsAcceptor::from(tls.config), Quota::new(all, each));
-        Self { acceptor, deployment: tls.deployment, life, strangers, refused: Tally::default() }
+        Self { acceptor, trust: tls.trust, life, strangers, refused: Tally::default() }
     }
 
     /// Anybody can make this happen as often as they like: one of many is logged.
@@ -119,20 +119,22 @@ impl Door {
     }
 
     async fn handshake(&self, tcp: TcpStream, remote_addr: SocketAddr) -> Option<PeerStream> {
+        let standing = self.trust.standing();
         let tls = async {
             tcp.set_nodelay(true)?;
             timeout(HANDSHAKE_TIMEOUT, self.acceptor.accept(tcp)).await?
         };
         let tls = tls.await.inspect_err(|error| self.refuse(remote_addr, error)).ok()?;
         let certificate = tls.get_ref().1.peer_certificates().and_then(<[_]>::first);
-        let peer = match certificate.map(|certificate| Peer::from_cert(certificate, &self.deployment)).transpose() {
-            Ok(peer) => peer,
-            // The verifier has read the same certificate; a doubt is no reason to take the peer for a stranger.
-            Err(error) => {
-                tracing::warn!(peer.addr = %remote_addr, %error, "the peer's certificate cannot be read");
-                return None;
-            }
-        };
+        let peer =
+            match certificate.map(|certificate| Peer::from_cert(certificate, self.trust.deployment())).transpose() {
+                Ok(peer) => peer,
+                // The verifier has read the same certificate; a doubt is no reason to take the peer for a stranger.
+                Err(error) => {
+                    tracing::warn!(peer.addr = %remote_addr, %error, "the peer's certificate cannot be read");
+                    return None;
+                }
+            };
         let stranger = match &peer {
             Some(_) => None,
             None => {
@@ -143,7 +145,7 @@ impl Door {
                 Some(Stranger { ends: Box::pin(sleep(self.life)), _place: place })
             }
         };
-        Some(PeerStream { io: tls, peer: ConnectedPeer { remote_addr, peer }, stranger })
+        Some(PeerStream { io: tls, peer: ConnectedPeer { remote_addr, peer, standing }, stranger })
     }
 }
 
@@ -165,6 +167,7 @@ pub struct ConnectedPeer {
     pub remote_addr: SocketAddr,
     /// None for a client that presented no certificate.
     pub peer: Option<Peer>,
+    standing: Standing,
 }
 
 /// Who sent this request: None if it came without a certificate, or not over [`ServerTls`].
@@ -183,14 +186,19 @@ pub fn connected_peer<T>(request: &Request<T>) -> Option<&Peer> {
     request.extensions().get::<ConnectedPeer>()?.peer.as_ref()
 }
 
+/// How long the connection may be used that this request came over: None if it did not come over [`ServerTls`].
+pub fn standing<T>(request: &Request<T>) -> Option<Standing> {
+    Some(request.extensions().get::<ConnectedPeer>()?.standing.clone())
+}
+
 /// For a server, before each call: refuses what comes over a connection whose peer's certificate has ended
-/// since its handshake. `Unauthenticated`, because another connection may do. A caller without a certificate
+/// since its handshake, or may be by a CA that is not believed any more. `Unauthenticated`, because another connection may do. A caller without a certificate
 /// passes: who must have one, the handshake and the call itself know.
 pub fn only_good_peers(
     clock: SharedClock,
 ) -> impl Fn(Request<()>) -> Result<Request<()>, Status> + Clone + Send + Sync + 'static {
     move |request| match connected_peer(&request) {
-        Some(peer) if !peer.is_good(clock.now()) => {
+        Some(peer) if !peer.is_good(clock.now()) || standing(&request).is_some_and(|standing| standing.is_over()) => {
             Err(Status::unauthenticated("the certificate of this connection is no longer good"))
         }
         _ => Ok(request),

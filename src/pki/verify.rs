@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, RootCertStore, SignatureScheme,
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, SignatureScheme,
     client::{
         WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -13,7 +13,7 @@ use rustls::{
     server::danger::{ClientCertVerified, ClientCertVerifier},
 };
 
-use super::{CaCert, Fingerprint, Identity, Peer, PkiError, Serial};
+use super::{CaCert, Fingerprint, Identity, Peer, Pins, PkiError, Serial, Trust};
 
 /// Whom to accept at the other end.
 #[derive(Clone, Debug)]
@@ -61,11 +61,17 @@ fn refused(error: PkiError) -> Error {
     Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(error))))
 }
 
-/// The client's check of a server: webpki's (chain, time, usage, name), then the policy.
+/// The client's check of a server: webpki's (chain, time, usage, name) with the CAs that are believed now, then the policy.
 #[derive(Debug)]
 pub(super) struct ServerVerifier {
-    pub webpki: Arc<WebPkiServerVerifier>,
+    pub trust: Trust,
     pub policy: Policy,
+}
+
+impl ServerVerifier {
+    fn webpki(&self) -> Arc<WebPkiServerVerifier> {
+        Arc::clone(&self.trust.believed().servers)
+    }
 }
 
 impl ServerCertVerifier for ServerVerifier {
@@ -77,7 +83,7 @@ impl ServerCertVerifier for ServerVerifier {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let verified = self.webpki.verify_server_cert(end_entity, intermediates, server_name, ocsp, now)?;
+        let verified = self.webpki().verify_server_cert(end_entity, intermediates, server_name, ocsp, now)?;
         self.policy.check(end_entity)?;
         Ok(verified)
     }
@@ -88,7 +94,7 @@ impl ServerCertVerifier for ServerVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.webpki.verify_tls12_signature(message, cert, dss)
+        self.webpki().verify_tls12_signature(message, cert, dss)
     }
 
     fn verify_tls13_signature(
@@ -97,28 +103,37 @@ impl ServerCertVerifier for ServerVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.webpki.verify_tls13_signature(message, cert, dss)
+        self.webpki().verify_tls13_signature(message, cert, dss)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.webpki.supported_verify_schemes()
+        self.webpki().supported_verify_schemes()
     }
 }
 
-/// The server's check of a client: webpki's, then the policy.
+/// The server's check of a client: webpki's with the CAs that are believed now, then the policy.
 #[derive(Debug)]
 pub(super) struct ClientVerifier {
-    pub webpki: Arc<dyn ClientCertVerifier>,
+    pub trust: Trust,
     pub policy: Policy,
+    /// Whether it must show a certificate.
+    pub mandatory: bool,
+}
+
+impl ClientVerifier {
+    fn webpki(&self) -> Arc<dyn ClientCertVerifier> {
+        Arc::clone(&self.trust.believed().clients)
+    }
 }
 
 impl ClientCertVerifier for ClientVerifier {
     fn client_auth_mandatory(&self) -> bool {
-        self.webpki.client_auth_mandatory()
+        self.mandatory
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.webpki.root_hint_subjects()
+        // Nobody here has certificates to choose from, and all our CAs have one name.
+        &[]
     }
 
     fn verify_client_cert(
@@ -127,7 +142,7 @@ impl ClientCertVerifier for ClientVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let verified = self.webpki.verify_client_cert(end_entity, intermediates, now)?;
+        let verified = self.webpki().verify_client_cert(end_entity, intermediates, now)?;
         self.policy.check(end_entity)?;
         Ok(verified)
     }
@@ -138,7 +153,7 @@ impl ClientCertVerifier for ClientVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.webpki.verify_tls12_signature(message, cert, dss)
+        self.webpki().verify_tls12_signature(message, cert, dss)
     }
 
     fn verify_tls13_signature(
@@ -147,11 +162,11 @@ impl ClientCertVerifier for ClientVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.webpki.verify_tls13_signature(message, cert, dss)
+        self.webpki().verify_tls13_signature(message, cert, dss)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.webpki.supported_verify_schemes()
+        self.webpki().supported_verify_schemes()
     }
 }
 
@@ -159,7 +174,7 @@ impl ClientCertVerifier for ClientVerifier {
 /// the CA's certificate must be in the chain, and the leaf must be a master's under it.
 #[derive(Debug)]
 pub(super) struct EnrolmentVerifier {
-    pub ca: Fingerprint,
+    pub pins: Pins,
     pub provider: Arc<CryptoProvider>,
 }
 
@@ -174,12 +189,12 @@ impl ServerCertVerifier for EnrolmentVerifier {
     ) -> Result<ServerCertVerified, Error> {
         let pinned = intermediates
             .iter()
-            .find(|certificate| Fingerprint::of(certificate) == self.ca)
+            .find(|certificate| self.pins.contains(Fingerprint::of(certificate)))
             .ok_or_else(|| refused(PkiError::Fingerprint))?;
         let ca = CaCert::from_der(pinned).map_err(refused)?;
         let policy = Policy { deployment: ca.deployment().to_owned(), accept: Accept::Master, only: None };
-        let webpki = server_verifier(&ca, &self.provider).map_err(refused)?;
-        ServerVerifier { webpki, policy }.verify_server_cert(end_entity, &[], server_name, ocsp, now)
+        let trust = Trust::new(ca).map_err(refused)?;
+        ServerVerifier { trust, policy }.verify_server_cert(end_entity, &[], server_name, ocsp, now)
     }
 
     fn verify_tls12_signature(
@@ -204,19 +219,4 @@ impl ServerCertVerifier for EnrolmentVerifier {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.provider.signature_verification_algorithms.supported_schemes()
     }
-}
-
-pub(super) fn roots(ca: &CaCert) -> Result<Arc<RootCertStore>, PkiError> {
-    let mut roots = RootCertStore::empty();
-    roots.add(ca.der().clone())?;
-    Ok(Arc::new(roots))
-}
-
-pub(super) fn server_verifier(
-    ca: &CaCert,
-    provider: &Arc<CryptoProvider>,
-) -> Result<Arc<WebPkiServerVerifier>, PkiError> {
-    WebPkiServerVerifier::builder_with_provider(roots(ca)?, provider.clone())
-        .build()
-        .map_err(|error| PkiError::Tls(Error::General(error.to_string())))
 }

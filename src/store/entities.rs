@@ -4,7 +4,8 @@ use super::repo::{self, Entity};
 use super::{Document, IndexEntry, Result};
 use crate::error::StoreError;
 use crate::model::app::{ApiKeyRecord, App};
-use crate::model::deployment::{Authority, Deployment};
+use crate::model::authority::Authority;
+use crate::model::deployment::Deployment;
 use crate::model::host::Host;
 use crate::model::limits::Usage;
 use crate::model::machine::Machine;
@@ -86,6 +87,8 @@ impl Entity for Machine {
 
 impl Entity for Authority {
     const COLLECTION: &'static str = "deployment";
+    /// 2: another may be taking over. A program that knows nothing of that would believe too few, and forget the other.
+    const SCHEMA: u32 = 2;
     fn id(&self) -> String {
         Self::ID.to_owned()
     }

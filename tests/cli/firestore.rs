@@ -53,6 +53,30 @@ fn verbs_work_on_firestore() {
 }
 
 #[test]
+fn keys_change_on_firestore() {
+    let url = command::wait(async { Emulator::shared().await.url.clone() });
+    let site = Site::new().on_firestore(&format!("project = \"{}\"\napi_url = \"{url}\"", project()));
+    let invitation = site.json(&["host", "invite", "--json"]);
+    site.seal_by_files(&[1, 2]);
+    let rotated = site.ok(&["keys", "rotate"]);
+    assert!(rotated.starts_with("1 secrets were sealed again under sealing key 2"), "{rotated}");
+    // In the middle of it the keys of two authorities are there.
+    let held_up = site.run(&["keys", "roll-authority", "--wait", "0"]);
+    let host = invitation["host_id"].as_str().unwrap();
+    let named = format!("these hosts' invitations must be used, expire, or be revoked: {host}");
+    assert!(held_up.code == Some(1) && held_up.err.contains(&named), "{held_up:?}");
+    site.seal_by_files(&[2, 3]);
+    let rotated = site.ok(&["keys", "rotate"]);
+    assert!(rotated.starts_with("2 secrets were sealed again under sealing key 3"), "{rotated}");
+    site.seal_by_files(&[3]);
+    site.ok(&["host", "revoke", host]);
+    let rolled = site.ok(&["keys", "roll-authority"]);
+    let authority = rolled.split_whitespace().next().unwrap();
+    assert_ne!(authority, invitation["ca_fingerprint"]);
+    assert_eq!(site.json(&["host", "invite", "--json"])["ca_fingerprint"], authority);
+}
+
+#[test]
 fn a_deployment_moves_from_sqlite_to_firestore() {
     let url = command::wait(async { Emulator::shared().await.url.clone() });
     let (site, name) = (Site::new(), project());

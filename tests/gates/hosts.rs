@@ -12,8 +12,8 @@ use scale_lnd::lndserver::client::{Agents, Order};
 use scale_lnd::lndserver::proto::agent_server::{Agent, AgentServer};
 use scale_lnd::lndserver::proto::{
     EnsureNodeRequest, EnsureNodeResponse, GetStatusRequest, GetStatusResponse, NoChain, NodeEndpoint, NodeSpec,
-    RemoveNodeRequest, RemoveNodeResponse, RestartNodeRequest, RestartNodeResponse, StopNodeRequest, StopNodeResponse,
-    node_spec,
+    RemoveNodeRequest, RemoveNodeResponse, RestartNodeRequest, RestartNodeResponse, SetAuthoritiesRequest,
+    SetAuthoritiesResponse, StopNodeRequest, StopNodeResponse, node_spec,
 };
 use scale_lnd::model::host::Host;
 use scale_lnd::model::node::{Endpoint, Node};
@@ -184,7 +184,7 @@ impl Liar {
     async fn takes_over(d: &mut Deployment, host: &Host, fleet: &Fleet) -> Self {
         d.kill_agent().await;
         let read = |name| std::fs::read_to_string(d.path("host/agent").join(name)).unwrap();
-        let own = Credentials::from_pem(&read("cert.pem"), &read("key.pem"), fleet.ca()).unwrap();
+        let own = Credentials::from_pem(&read("cert.pem"), &read("key.pem"), &fleet.ca()).unwrap();
         let at = (host.address.unwrap(), host.agent_port.unwrap());
         let listener = tokio::net::TcpListener::bind(at).await.unwrap();
         let incoming = fleet.trust().agent_server(&own).unwrap().incoming(listener);
@@ -214,6 +214,13 @@ impl Agent for Liar {
         let clears = *self.clears.lock().unwrap();
         let done = Response::new(RemoveNodeResponse {});
         clears.then_some(done).ok_or_else(|| Status::failed_precondition("it runs; stop it first"))
+    }
+
+    async fn set_authorities(
+        &self,
+        _: Request<SetAuthoritiesRequest>,
+    ) -> Result<Response<SetAuthoritiesResponse>, Status> {
+        Err(Status::unimplemented(""))
     }
 
     async fn get_status(&self, _: Request<GetStatusRequest>) -> Result<Response<GetStatusResponse>, Status> {

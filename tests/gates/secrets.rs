@@ -5,7 +5,7 @@ use crate::harness::{Api, Deployment};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use scale_lnd::app::keys::field;
-use scale_lnd::model::deployment::Authority;
+use scale_lnd::model::authority::Authority;
 use scale_lnd::model::node::Node;
 use scale_lnd::store::repo;
 use scale_lnd::store::sqlite::SqliteStore;

@@ -186,6 +186,14 @@ lease_ttl_ms = {lease_ttl_ms}
         self.try_cli(&[args, &["--config", config]].concat()).await
     }
 
+    /// The same, which dies at a fault point.
+    pub async fn faulty_config_cli(&self, args: &[&str], fault: &str) -> Done {
+        let (program, config) = (program(), self.config.to_str().unwrap());
+        let all = [&[program.to_str().unwrap()], args, &["--config", config]].concat();
+        let env = self.env.iter().map(|(name, value)| (*name, Some(value.as_str())));
+        command::run(&all, &env.chain([("SCALE_LND_FAULT", Some(fault))]).collect::<Vec<_>>()).await
+    }
+
     /// A new key of an app.
     pub async fn create_key(&self, app: &str, scopes: &str) -> String {
         let printed = self.config_cli(&["key", "create", "--app", app, "--scopes", scopes]).await;

@@ -23,7 +23,7 @@ use tonic::{Code, Status};
 /// What somebody has who took over a host.
 fn stolen(world: &World, data: &Path) -> Credentials {
     let read = |name| std::fs::read_to_string(data.join("agent").join(name)).unwrap();
-    Credentials::from_pem(&read("cert.pem"), &read("key.pem"), world.fleet.ca()).unwrap()
+    Credentials::from_pem(&read("cert.pem"), &read("key.pem"), &world.fleet.ca()).unwrap()
 }
 
 fn fleet(world: &World, own: &Credentials) -> FleetClient<Channel> {
@@ -110,7 +110,7 @@ async fn renewal_keeps_the_key_and_revocation_ends_everything() {
         let key = std::fs::read_to_string(machine.data.join("agent/key.pem")).unwrap();
         let csr_pem = pki::make_csr_for(&key).unwrap();
         let renewed = fleet(&world, &own).renew(RenewRequest { csr_pem: csr_pem.clone() }).await.unwrap().into_inner();
-        let renewed = Credentials::from_pem(&renewed.certificate_pem, &key, world.fleet.ca()).unwrap();
+        let renewed = Credentials::from_pem(&renewed.certificate_pem, &key, &world.fleet.ca()).unwrap();
         assert_ne!(renewed.own().serial, own.own().serial);
         for certificate in [&renewed, &own] {
             let ack =

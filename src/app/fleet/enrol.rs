@@ -51,6 +51,7 @@ impl Fleet {
         let id = HostId::parse(id).ok_or(NotAdmitted::WrongToken)?;
         let key_sha256 = hex::encode(pki::public_key_hash(csr_pem).map_err(EnrolError::Request)?);
         let mut answer = None;
+        let _issuing = self.issuing.read().await;
         let enrol = |host: &mut Host| {
             let now = self.clock.now();
             let token_sha256 = token_digest(&host.id, host.generation, secret);
@@ -88,6 +89,7 @@ impl Fleet {
         let asking = hex::encode(pki::public_key_hash(csr_pem).map_err(EnrolError::Request)?);
         let shown = peer.serial.to_string();
         let mut answer = None;
+        let _issuing = self.issuing.read().await;
         let renew = |host: &mut Host| {
             if !host.is_spoken_for_by(&shown) {
                 return Err(EnrolError::NotAdmitted(NotAdmitted::Revoked));
@@ -117,7 +119,9 @@ impl Fleet {
     /// A certificate that says agent of this host, whatever the request says.
     fn issue(&self, host: &HostId, csr_pem: &str) -> Result<Issued, EnrolError> {
         let identity = Identity::Agent { host_id: host.to_string() };
-        self.ca
+        let known = self.authorities.load();
+        known
+            .issuing
             .issue_from_csr(csr_pem, &identity, self.certificate_life, self.clock.now(), &mut rand::rng())
             .map_err(EnrolError::Request)
     }

@@ -4,6 +4,7 @@
 use crate::error::{Error, Result};
 use crate::model::HostId;
 use crate::model::host::{Invitation, token_digest};
+use crate::pki::Pins;
 use hmac::{Hmac, KeyInit, Mac};
 use secrecy::SecretString;
 use sha2::Sha256;
@@ -31,13 +32,19 @@ impl JoinKey {
         Ok(format!("{host}.{generation}.{}", secret.as_str()).into())
     }
 
-    /// What is kept of that token.
+    /// What is kept of that token, which goes out with these `pins`, the first of them this key's.
     ///
     /// # Errors
     /// None that can happen.
-    pub fn invitation(&self, host: &HostId, generation: u64, expires_at: OffsetDateTime) -> Result<Invitation> {
+    pub fn invitation(
+        &self,
+        host: &HostId,
+        generation: u64,
+        expires_at: OffsetDateTime,
+        pins: &Pins,
+    ) -> Result<Invitation> {
         let token_sha256 = token_digest(host, generation, &self.secret(host, generation)?);
-        Ok(Invitation { token_sha256, expires_at })
+        Ok(Invitation { token_sha256, expires_at, authorities: super::named(pins) })
     }
 
     fn secret(&self, host: &HostId, generation: u64) -> Result<Zeroizing<String>> {
@@ -81,7 +88,8 @@ mod tests {
         let (id, (generation, secret)) =
             first.split_once('.').map(|(id, rest)| (id, rest.split_once('.').unwrap())).unwrap();
         assert_eq!(generation, "1");
-        let kept = key.invitation(&host, 1, OffsetDateTime::UNIX_EPOCH).unwrap();
+        let pins: Pins = "00".repeat(32).parse().unwrap();
+        let kept = key.invitation(&host, 1, OffsetDateTime::UNIX_EPOCH, &pins).unwrap();
         assert_eq!((id, kept.token_sha256), (host.as_str(), token_digest(&host, 1, secret)));
         assert!(!format!("{key:?}").contains(&hex::encode(&key.0)));
     }

@@ -3,7 +3,7 @@
 //! A host's certificate is good only as long as its serial number stands in the host's document, so revoking a host is one
 //! write, and a host that was replaced speaks for nobody.
 
-mod authority;
+pub mod authority;
 mod enrol;
 mod join;
 mod recover;
@@ -14,16 +14,20 @@ mod tests;
 use super::keys::Keys;
 use crate::clock::SharedClock;
 use crate::error::{Error, Result};
+use crate::model::authority::Authority;
 use crate::model::host::{Enrolment, Host, Invitation, Joined, token_digest};
 use crate::model::node::Node;
 use crate::model::{HostId, MasterId};
-use crate::pki::{Ca, CaCert, Credentials, Identity, PkiError, Trust};
+use crate::pki::{CaCert, Credentials, Identity, Pins, PkiError, Trust};
 use crate::store::Store;
 use crate::store::repo::{self, Versioned};
+use arc_swap::ArcSwap;
+use authority::Authorities;
 use rand::Rng;
 use secrecy::{ExposeSecret, SecretString};
 use std::sync::Arc;
 use time::{Duration, OffsetDateTime};
+use tokio::sync::RwLock;
 use zeroize::Zeroizing;
 
 pub use enrol::{EnrolError, Enrolled};
@@ -39,7 +43,10 @@ const INVITATION: Duration = Duration::hours(1);
 pub struct Fleet {
     store: Arc<dyn Store>,
     clock: SharedClock,
-    ca: Ca,
+    authorities: ArcSwap<Authorities>,
+    trust: Trust,
+    /// Held to read while something is issued and stored.
+    issuing: RwLock<()>,
     certificate_life: Duration,
 }
 
@@ -68,20 +75,57 @@ impl Fleet {
         keys: &Keys,
         certificate_life: Duration,
     ) -> Result<Self> {
-        let ca = authority::load_or_create(&*store, &clock, keys).await?;
-        Ok(Self { store, clock, ca, certificate_life })
+        let authority = authority::load_or_create(&*store, &clock, keys).await?;
+        let authorities = Authorities::open(&authority, keys)?;
+        let trust = Trust::in_all(authorities.believed.clone()).map_err(broken)?;
+        let (authorities, issuing) = (ArcSwap::from_pointee(authorities), RwLock::new(()));
+        Ok(Self { store, clock, authorities, trust, issuing, certificate_life })
     }
 
-    /// The certificate that everybody in the deployment trusts.
+    /// Takes up what the Store says of authorities now. False: it was known. When this returns, nothing is issued any more,
+    /// and nothing is about to be stored, that was decided by what was known before.
+    pub async fn refresh(&self, keys: &Keys) -> Result<bool> {
+        let found = repo::get::<Authority>(&*self.store, Authority::ID).await?;
+        let found = found.ok_or_else(|| Error::Invariant("the deployment's authority is gone".to_owned()))?.value;
+        let known = self.authorities.load();
+        if known.step == found.step && known.issuing.cert().pem() == found.certificate_pem {
+            return Ok(false);
+        }
+        let fresh = Authorities::open(&found, keys)?;
+        self.trust.believe(fresh.believed.clone()).map_err(broken)?;
+        self.authorities.store(Arc::new(fresh));
+        drop(self.issuing.write().await);
+        Ok(true)
+    }
+
+    /// The certificate of the authority that issues.
     #[must_use]
-    pub fn ca(&self) -> &CaCert {
-        self.ca.cert()
+    pub fn ca(&self) -> CaCert {
+        self.authorities.load().issuing.cert().clone()
+    }
+
+    /// The authorities that are believed, the one that issues first, and the step at which they are.
+    #[must_use]
+    pub fn believed(&self) -> (Vec<CaCert>, u64) {
+        let known = self.authorities.load();
+        (known.believed.clone(), known.step)
+    }
+
+    /// What a new agent may find its master by.
+    pub fn pins(&self) -> Result<Pins> {
+        pins(&self.authorities.load())
+    }
+
+    /// What this deployment's machines are marked with, for ever: the fingerprint of its first authority.
+    #[must_use]
+    pub fn identity(&self) -> String {
+        self.authorities.load().identity.clone()
     }
 
     /// Whom to believe: this deployment's certificates. Which of its hosts are still good, the Store says.
     #[must_use]
     pub fn trust(&self) -> Trust {
-        Trust::new(self.ca.cert().clone())
+        self.trust.clone()
     }
 
     /// By which certificates are judged.
@@ -90,15 +134,30 @@ impl Fleet {
         Arc::clone(&self.clock)
     }
 
-    /// What makes the join tokens of hosts that the deployment makes for itself.
-    pub fn join_key(&self) -> Result<JoinKey> {
-        JoinKey::of(&self.ca.key_pem())
+    /// What makes the join tokens of hosts that the deployment makes for itself, now.
+    pub fn launching(&self) -> Result<Launching> {
+        let known = self.authorities.load();
+        let authority = known.issuing.cert().fingerprint().to_string();
+        let join_key = JoinKey::of(&known.issuing.key_pem())?;
+        Ok(Launching { pins: pins(&known)?, authority, join_key })
+    }
+
+    /// What made those of hosts that were asked for while this authority issued ([`Launching::authority`]). `None`: it is no
+    /// more, and so are they.
+    pub fn join_key(&self, authority: &str) -> Result<Option<JoinKey>> {
+        self.authorities.load().join_key(authority)
     }
 
     /// A certificate for a master itself.
     pub fn master_credentials(&self, master: &MasterId) -> Result<Credentials> {
-        let (cert_pem, key_pem) = self.issue_own(master)?;
-        Credentials::from_pem(&cert_pem, &key_pem, self.ca()).map_err(broken)
+        let (cert_pem, key_pem, ca) = self.issue_own(master)?;
+        Credentials::from_pem(&cert_pem, &key_pem, &ca).map_err(broken)
+    }
+
+    /// Another certificate for a master, in place of its `own`.
+    pub fn renew_own(&self, master: &MasterId, own: &Credentials) -> Result<()> {
+        let (cert_pem, key_pem, ca) = self.issue_own(master)?;
+        own.replace(&cert_pem, &key_pem, &ca).map_err(broken)
     }
 
     /// Renews a master's own certificate at two thirds of its life, as long as this is polled.
@@ -109,27 +168,26 @@ impl Fleet {
             if self.clock.now() < validity.renew_at() {
                 continue;
             }
-            let renewed =
-                self.issue_own(master).and_then(|(cert, key)| own.replace(&cert, &key, self.ca()).map_err(broken));
-            match renewed {
+            match self.renew_own(master, own) {
                 Ok(()) => tracing::info!("renewed this master's certificate"),
                 Err(error) => tracing::error!(%error, "this master's certificate cannot be renewed"),
             }
         }
     }
 
-    fn issue_own(&self, master: &MasterId) -> Result<(String, Zeroizing<String>)> {
+    fn issue_own(&self, master: &MasterId) -> Result<(String, Zeroizing<String>, CaCert)> {
         let identity = Identity::Master { id: master.to_string() };
-        let (issued, key) =
-            self.ca.issue(&identity, self.certificate_life, self.clock.now(), &mut rand::rng()).map_err(broken)?;
-        Ok((issued.cert_pem, key))
+        let ca = &self.authorities.load().issuing;
+        let issued = ca.issue(&identity, self.certificate_life, self.clock.now(), &mut rand::rng());
+        let (issued, key) = issued.map_err(broken)?;
+        Ok((issued.cert_pem, key, ca.cert().clone()))
     }
 
     /// Makes a new host with `capacity` slots and a join token for its agent.
     pub async fn invite_host(&self, capacity: u16) -> Result<(HostId, JoinToken)> {
         let id = HostId::random(&mut rand::rng());
         let generation = 1;
-        let (token, invitation) = self.invitation(&id, generation);
+        let (token, invitation) = self.invitation(&id, generation)?;
         let host = Host {
             id: id.clone(),
             generation,
@@ -154,7 +212,7 @@ impl Fleet {
     pub async fn reinvite_host(&self, id: &HostId) -> Result<Option<JoinToken>> {
         let mut token = None;
         repo::modify::<Host, Error>(&*self.store, id.as_str(), |host| {
-            let (fresh, invitation) = self.invitation(&host.id, host.generation);
+            let (fresh, invitation) = self.invitation(&host.id, host.generation)?;
             match &mut host.enrolment {
                 Enrolment::Revoked => return Ok(false),
                 // The token of one that is made for us is part of what its machine was started with.
@@ -180,14 +238,35 @@ impl Fleet {
         Ok(revoked.is_some())
     }
 
-    fn invitation(&self, host: &HostId, generation: u64) -> (JoinToken, Invitation) {
+    fn invitation(&self, host: &HostId, generation: u64) -> Result<(JoinToken, Invitation)> {
         let mut bytes = Zeroizing::new([0u8; 32]);
         rand::rng().fill_bytes(bytes.as_mut_slice());
         let secret = Zeroizing::new(hex::encode(bytes.as_slice()));
         let token_sha256 = token_digest(host, generation, &secret);
         let expires_at = self.clock.now() + INVITATION;
-        (JoinToken::new(host, &secret), Invitation { token_sha256, expires_at })
+        let invitation = Invitation { token_sha256, expires_at, authorities: named(&self.pins()?) };
+        Ok((JoinToken::new(host, &secret), invitation))
     }
+}
+
+/// What goes into the request for a machine.
+#[derive(Debug)]
+pub struct Launching {
+    /// What its agent may find its master by.
+    pub pins: Pins,
+    /// The fingerprint of the authority that issues.
+    pub authority: String,
+    /// Of that authority.
+    pub join_key: JoinKey,
+}
+
+fn pins(known: &Authorities) -> Result<Pins> {
+    let pins = Pins::new(known.believed.iter().map(CaCert::fingerprint).collect());
+    pins.ok_or_else(|| Error::Invariant("a deployment without an authority".to_owned()))
+}
+
+fn named(pins: &Pins) -> Vec<String> {
+    pins.all().iter().map(ToString::to_string).collect()
 }
 
 /// Why a host takes no orders any more.

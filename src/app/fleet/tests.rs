@@ -32,7 +32,7 @@ impl World {
         let (host, token) = self.fleet.invite_host(2).await.unwrap();
         let (key, csr) = pki::make_csr().unwrap();
         let enrolled = self.fleet.enrol(token.expose(), &csr, ADDRESS).await.unwrap();
-        let own = Credentials::from_pem(&enrolled.certificate_pem, &key, self.fleet.ca()).unwrap();
+        let own = Credentials::from_pem(&enrolled.certificate_pem, &key, &self.fleet.ca()).unwrap();
         let node = NodeId::random(&mut rand::rng());
         self.place(&host, Some(&node)).await;
         (host, node, own.own())

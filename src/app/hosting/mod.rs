@@ -6,7 +6,7 @@ mod view;
 
 use super::Parts;
 use super::claim::{self, ClaimGuard};
-use super::fleet::JoinKey;
+use super::fleet::Fleet;
 use crate::compute::Compute;
 use crate::error::Result;
 use crate::fault;
@@ -51,14 +51,14 @@ pub struct Supply {
     pub observe_every: Duration,
     /// The deployment's name.
     pub deployment: String,
-    /// The fingerprint of its authority.
+    /// The fingerprint of its first authority, which marks its machines.
     pub authority: String,
     /// Where agents find masters.
     pub masters: Vec<String>,
     /// What makes a bare machine a host. None: its image has all that.
     pub provision: Option<Provision>,
-    /// Makes join tokens.
-    pub join_key: JoinKey,
+    /// Makes join tokens, and knows what masters are recognised by.
+    pub fleet: Arc<Fleet>,
 }
 
 /// The part of a master that sees to its hosts.
@@ -194,7 +194,7 @@ impl HostKeeper {
     fn new_host(&self, supply: &Supply, wanted_for: Option<NodeId>) -> Host {
         let now = self.parts.clock.now();
         // No token makes this digest: one that does comes with the first generation.
-        let nobody = Invitation { token_sha256: String::new(), expires_at: now };
+        let nobody = Invitation { token_sha256: String::new(), expires_at: now, authorities: Vec::new() };
         Host {
             id: HostId::random(&mut rand::rng()),
             generation: 0,

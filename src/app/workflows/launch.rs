@@ -144,6 +144,7 @@ impl Launching<'_> {
         };
         let generation = host.value.generation + 1;
         let join_until = now + supply.join_within;
+        let launching = supply.fleet.launching()?;
         let frozen = Frozen {
             host: self.id.clone(),
             generation,
@@ -152,13 +153,15 @@ impl Launching<'_> {
             place: place.clone(),
             client_token: Frozen::client_token(&supply.deployment, self.id, generation, place),
             tags: self.tags(&host.value, generation).await?,
-            user_data: user_data::template(&supply.masters, &supply.authority, supply.provision.as_ref()),
+            user_data: user_data::template(&supply.masters, &launching.pins.to_string(), supply.provision.as_ref()),
+            authority: launching.authority,
             without_device,
             join_until,
         };
         host.value.generation = generation;
+        let invitation = launching.join_key.invitation(self.id, generation, join_until, &launching.pins)?;
         // From here on the certificate of whatever was this host before is void, and no order goes there.
-        host.value.enrolment = Enrolment::Invited(supply.join_key.invitation(self.id, generation, join_until)?);
+        host.value.enrolment = Enrolment::Invited(invitation);
         if let Some(hosting) = &mut host.value.compute {
             hosting.gone = false;
         }
@@ -203,12 +206,13 @@ impl Launching<'_> {
 
     /// The same request until the answer is definite; a repeated one is answered with the same instance.
     async fn run(&self, frozen: &Frozen) -> Result<Advance> {
+        let join_key = self.supply.fleet.join_key(&frozen.authority)?;
         // One that comes now could not join. Was it asked for before? To ask again might start it.
-        if self.now() >= frozen.join_until {
+        let (Some(join_key), true) = (join_key, self.now() < frozen.join_until) else {
             let step = LaunchStep::Find { frozen: frozen.clone(), since: self.now() };
             return Ok(self.next(step, "no definite answer came in time; looking for an instance", Vec::new()));
-        }
-        let token = self.supply.join_key.token(self.id, frozen.generation)?;
+        };
+        let token = join_key.token(self.id, frozen.generation)?;
         self.ctx.claim.check()?;
         match self.supply.compute.run(frozen, &token).await {
             Ok(instance) => self.started(frozen, &instance).await,

@@ -110,6 +110,7 @@ async fn hosts_are_shown_without_where_they_are() {
         enrolment: Enrolment::Invited(Invitation {
             token_sha256: "secret".into(),
             expires_at: OffsetDateTime::UNIX_EPOCH,
+            authorities: Vec::new(),
         }),
         address: Some([10, 9, 8, 7].into()),
         agent_port: Some(4242),

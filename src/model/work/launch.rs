@@ -133,6 +133,7 @@ mod tests {
             tags: BTreeMap::new(),
             user_data: String::new(),
             without_device: None,
+            authority: String::new(),
             join_until: OffsetDateTime::UNIX_EPOCH,
         }
     }

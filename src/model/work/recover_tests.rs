@@ -23,6 +23,7 @@ fn frozen(generation: u64) -> Frozen {
         tags: BTreeMap::new(),
         user_data: String::new(),
         without_device: Some("/dev/sdf".to_owned()),
+        authority: String::new(),
         join_until: OffsetDateTime::UNIX_EPOCH,
     }
 }

@@ -112,6 +112,7 @@ fn frozen(generation: u64) -> Frozen {
         tags: Default::default(),
         user_data: String::new(),
         without_device: None,
+        authority: String::new(),
         join_until: OffsetDateTime::UNIX_EPOCH,
     }
 }

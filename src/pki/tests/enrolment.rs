@@ -6,7 +6,7 @@ use super::*;
 async fn a_new_agent_finds_its_master_by_the_cas_fingerprint() {
     let d = Deployment::new("d");
     let addr = d.master_server(&d.issue(&master())).await;
-    let fingerprint = d.ca.cert().fingerprint().to_string().parse().unwrap();
+    let fingerprint: Fingerprint = d.ca.cert().fingerprint().to_string().parse().unwrap();
     assert_eq!(ask(&for_enrolment(fingerprint).unwrap(), addr).await.unwrap(), "nobody");
 }
 

@@ -132,9 +132,7 @@ async fn another_deployment_is_a_stranger_on_both_sides() {
 async fn without_a_certificate_an_agent_hears_nobody() {
     let d = Deployment::new("d");
     let addr = d.agent_server(&d.issue(&agent("h1"))).await;
-    let mut config = rustls::ClientConfig::builder()
-        .with_root_certificates(verify::roots(d.ca.cert()).unwrap().as_ref().clone())
-        .with_no_client_auth();
+    let mut config = rustls::ClientConfig::builder().with_root_certificates(roots(&d)).with_no_client_auth();
     config.alpn_protocols = vec![b"h2".to_vec()];
     let name = agent("h1").dns_name().try_into().unwrap();
     assert_alert(&refusal(&ClientTls::new(config, name), addr).await, &["CertificateRequired"]);
@@ -210,9 +208,7 @@ async fn silent_clients_hold_up_nobody() {
 
 /// Connects without a certificate, until the server closes the connection: after how long?
 async fn stay_as_a_stranger(d: &Deployment, addr: SocketAddr) -> StdDuration {
-    let mut config = rustls::ClientConfig::builder()
-        .with_root_certificates(verify::roots(d.ca.cert()).unwrap().as_ref().clone())
-        .with_no_client_auth();
+    let mut config = rustls::ClientConfig::builder().with_root_certificates(roots(d)).with_no_client_auth();
     config.alpn_protocols = vec![b"h2".to_vec()];
     let name = master().dns_name().try_into().unwrap();
     let tcp = TcpStream::connect(addr).await.unwrap();
@@ -250,6 +246,12 @@ async fn who_shows_no_certificate_stays_for_a_while_and_not_in_numbers() {
     // Whoever shows a certificate is let in all the same.
     ask(&d.trust.dial_master(&host).unwrap(), addr).await.unwrap();
     drop(kept);
+}
+
+fn roots(d: &Deployment) -> rustls::RootCertStore {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(d.ca.cert().der().clone()).unwrap();
+    roots
 }
 
 fn assert_alert(refusal: &str, alerts: &[&str]) {
