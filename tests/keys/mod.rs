@@ -118,3 +118,46 @@ fn a_deployment_sealed_by_kms_changes_its_key_while_it_serves() {
         d.stop().await;
     });
 }
+
+/// Bob's secrets are sealed when there is one key, and stored when that is retired: no wallet is made before they stand under
+/// the one in use.
+#[test]
+fn a_create_that_seals_under_a_key_that_is_retired_meanwhile_seals_again() {
+    harness::run(DEADLINE, async {
+        let (kms, key) = (Kms::start().await, Kms::key().await);
+        let mut d = sealed_by(&kms, &key).await;
+        d.create_users(&["alice"]).await;
+        d.end_masters().await;
+        let faults = d.path("faults");
+        std::fs::create_dir_all(&faults).unwrap();
+        let point = "create.seal_secrets.after";
+        let plan = format!("{point}=pause");
+        d.start_master(&[("SCALE_LND_FAULT", &plan), ("SCALE_LND_FAULT_DIR", faults.to_str().unwrap())]).await;
+        let accepted = d.api().post("create", json!({ "uuid": "bob", "wait": 0 })).await;
+        assert_eq!(accepted.status, 202, "{:#}", accepted.body);
+        let reached = faults.join(format!("{point}.reached"));
+        eventually(point, LIMIT, || async { reached.exists().then_some(()) }).await;
+
+        // Killed after alice's, and again gone on with.
+        let killed = d.faulty_config_cli(&["keys", "rotate"], "keys.rewrap.node=kill").await;
+        assert_eq!(killed.code, None, "{killed:?}");
+        let said = d.config_cli(&["keys", "rotate"]).await;
+        assert!(said.contains("this change had been begun before"), "{said}");
+        assert_eq!(versions(&d).await, [2], "of alice");
+        std::fs::write(faults.join(format!("{point}.go")), "").unwrap();
+        let end = d.api().operation_end(accepted.body["id"].as_str().unwrap(), LIMIT).await;
+        assert_eq!(end["state"], "succeeded", "{end:#}");
+        assert_eq!(versions(&d).await, [2], "of both");
+
+        // One that has nothing but the newer key opens what was made.
+        d.end_masters().await;
+        d.start_master(&[]).await;
+        for uuid in ["alice", "bob"] {
+            eventually(&format!("{uuid}'s lnd answers"), LIMIT, || async {
+                (d.api().post("newaddress", json!({ "uuid": uuid })).await.status == 200).then_some(())
+            })
+            .await;
+        }
+        d.stop().await;
+    });
+}
