@@ -10,6 +10,7 @@ mod proof;
 mod rates;
 mod report;
 mod sides;
+mod start;
 
 #[path = "../../tests/harness/mod.rs"]
 #[expect(dead_code, unused_imports, reason = "the tests use more of it")]
@@ -51,6 +52,7 @@ enum Part {
     Proof,
     Create,
     Memory,
+    Start,
 }
 
 fn main() {
@@ -94,6 +96,9 @@ async fn bench(args: Args) {
     if wanted(Part::Memory) {
         let more: Vec<String> = (created..NODES).map(|n| format!("user{n}")).collect();
         report::memory(&d, &more, NODES).await;
+    }
+    if wanted(Part::Start) {
+        start::with_many_nodes(&mut d).await;
     }
     d.stop().await;
     println!("\nthe whole run: {:.0} s; load average now {}", started.elapsed().as_secs_f64(), report::load_average());

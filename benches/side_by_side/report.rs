@@ -40,13 +40,16 @@ pub async fn memory(d: &Deployment, more: &[String], nodes: usize) {
     for uuid in &uuids {
         api.get("getinfo", &[("uuid", uuid)]).await.ok();
     }
-    let status = std::fs::read_to_string(format!("/proc/{}/status", d.masters[0].process.pid)).unwrap();
-    let mib = |field: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
-        line.split_whitespace().next().unwrap().parse::<f64>().unwrap() / 1024.0
-    };
+    let mib = |field| status_kib(d.masters[0].process.pid, field) / 1024.0;
     println!("\nmemory of the master with {nodes} nodes, all warm, after everything above");
     println!("resident {:.1} MiB, at most {:.1} MiB (goal: at most 60)", mib("VmRSS:"), mib("VmHWM:"));
+}
+
+/// A number of KiB that the kernel tells of a process.
+pub fn status_kib(pid: i32, field: &str) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
+    line.split_whitespace().next().unwrap().parse().unwrap()
 }
 
 /// The middle one; of an even number, the mean of the two in the middle.

@@ -34,17 +34,32 @@ impl Lnds {
     /// # Errors
     /// An invariant is broken where the node has no endpoint yet or its certificate cannot be read.
     pub fn client(&self, node: &Node) -> Result<LndClient> {
-        let endpoint = node.endpoint.as_ref().ok_or_else(|| Error::Invariant("the node was never started".into()))?;
-        if let Some(warm) = self.cache.get(&node.id)
-            && warm.0 == *endpoint
-            && !warm.1.is_lost()
-        {
-            return Ok(warm.1.clone());
+        let endpoint = endpoint(node)?;
+        if let Some(warm) = self.warm(&node.id, endpoint) {
+            return Ok(warm);
         }
         let client = connect(endpoint)?;
         self.cache.insert(node.id.clone(), Arc::new((endpoint.clone(), client.clone())));
         Ok(client)
     }
+
+    /// The same for one look at many lnds: a connection that is not there yet is not kept.
+    ///
+    /// # Errors
+    /// As [`Self::client`].
+    pub fn passing(&self, node: &Node) -> Result<LndClient> {
+        let endpoint = endpoint(node)?;
+        self.warm(&node.id, endpoint).map_or_else(|| connect(endpoint), Ok)
+    }
+
+    fn warm(&self, node: &NodeId, endpoint: &Endpoint) -> Option<LndClient> {
+        let warm = self.cache.get(node)?;
+        (warm.0 == *endpoint && !warm.1.is_lost()).then(|| warm.1.clone())
+    }
+}
+
+fn endpoint(node: &Node) -> Result<&Endpoint> {
+    node.endpoint.as_ref().ok_or_else(|| Error::Invariant("the node was never started".into()))
 }
 
 fn connect(endpoint: &Endpoint) -> Result<LndClient> {

@@ -2,8 +2,10 @@
 //! inactive after a restart are reconnected at the peers' current addresses; a backup becomes the one to restore only
 //! after the node itself has said what it covers; a first funding is confirmed when the node has seen it so.
 
+mod turns;
 mod under_way;
 
+use self::turns::{Turns, Waiting};
 use self::under_way::UnderWay;
 use super::Parts;
 use super::claim::{self, ClaimGuard};
@@ -25,7 +27,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::broadcast;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -73,12 +75,12 @@ impl Upkeep {
     /// Follows the feed and does what it asks for, until `stop`.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut feed = self.parts.feed.subscribe();
-        let mut tasks = JoinSet::new();
+        let (mut tasks, mut turns) = (JoinSet::new(), Turns::default());
         let mut relist = true;
         while !stop.is_cancelled() {
             if std::mem::take(&mut relist) {
                 match self.list().await {
-                    Ok(chores) => self.start(chores, &mut tasks, &stop),
+                    Ok(chores) => self.start(chores, &mut tasks, &mut turns, &stop),
                     Err(error) => {
                         tracing::warn!(%error, "nodes cannot be listed for upkeep");
                         relist = true;
@@ -86,18 +88,32 @@ impl Upkeep {
                     }
                 }
             }
+            while let Some((waiting, place)) = turns.take(Instant::now()) {
+                let upkeep = Arc::clone(&self);
+                tasks.spawn(async move {
+                    let again = upkeep.turn(waiting).await;
+                    drop(place);
+                    again
+                });
+            }
+            let next = turns.next(Instant::now());
             tokio::select! {
                 () = stop.cancelled() => break,
+                () = tokio::time::sleep(next.unwrap_or_default()), if next.is_some() => {}
                 change = feed.recv() => match change.as_deref() {
                     Ok(Change::Put(document)) => {
                         let chore = chore_of(document);
-                        self.start(chore.into_iter().collect(), &mut tasks, &stop);
+                        self.start(chore.into_iter().collect(), &mut tasks, &mut turns, &stop);
                     }
                     Ok(Change::Resync) | Err(broadcast::error::RecvError::Lagged(_)) => relist = true,
                     Ok(Change::Deleted(_)) => {}
                     Err(broadcast::error::RecvError::Closed) => break,
                 },
-                Some(_) = tasks.join_next(), if !tasks.is_empty() => {}
+                Some(ended) = tasks.join_next(), if !tasks.is_empty() => {
+                    if let Ok(Some((due, waiting))) = ended {
+                        turns.add(due, waiting);
+                    }
+                }
             }
         }
         tasks.shutdown().await;
@@ -107,15 +123,21 @@ impl Upkeep {
         let store = &*self.parts.store;
         // One that cannot be read must not keep the others locked.
         let skipped = |error| tracing::error!(%error, "upkeep leaves it alone");
-        let runtimes = repo::list_all_readable::<Runtime>(store, None, skipped).await?;
-        let heads = repo::list_all_readable::<BackupHead>(store, None, skipped).await?;
-        let nodes = repo::list_all_readable::<Node>(store, None, skipped).await?;
-        let of_runtimes = runtimes.into_iter().filter_map(|r| of_runtime(&r.value));
-        let of_heads = heads.into_iter().filter_map(|h| of_head(&h.value));
-        Ok(of_runtimes.chain(of_heads).chain(nodes.into_iter().filter_map(|n| of_node(&n.value))).collect())
+        let mut chores = Vec::new();
+        // Page by page: all nodes of a fleet, with their secrets, are more than is to be in memory.
+        repo::each_readable::<Runtime>(store, None, skipped, |r| chores.extend(of_runtime(&r.value))).await?;
+        repo::each_readable::<BackupHead>(store, None, skipped, |h| chores.extend(of_head(&h.value))).await?;
+        repo::each_readable::<Node>(store, None, skipped, |n| chores.extend(of_node(&n.value))).await?;
+        Ok(chores)
     }
 
-    fn start(self: &Arc<Self>, chores: Vec<(NodeId, Chore)>, tasks: &mut JoinSet<()>, stop: &CancellationToken) {
+    fn start(
+        self: &Arc<Self>,
+        chores: Vec<(NodeId, Chore)>,
+        tasks: &mut JoinSet<Option<(Instant, Waiting)>>,
+        turns: &mut Turns,
+        stop: &CancellationToken,
+    ) {
         for (node, chore) in chores {
             if let Chore::Reconnect { starts } = chore {
                 let mut done = self.reconnected.lock().unwrap_or_else(PoisonError::into_inner);
@@ -123,10 +145,34 @@ impl Upkeep {
                     continue;
                 }
             }
-            if self.under_way.begin(&node, chore) {
-                tasks.spawn(self.clone().work(node, chore, stop.clone()));
+            if !self.under_way.begin(&node, chore) {
+                continue;
+            }
+            // Every node that is up is looked at after a master's start, and hardly any has something to be done.
+            if matches!(chore, Chore::Reconnect { .. }) {
+                turns.add(Instant::now(), Waiting { node, chore, tries: 0 });
+            } else {
+                let (upkeep, stop) = (Arc::clone(self), stop.clone());
+                tasks.spawn(async move {
+                    upkeep.work(node, chore, stop).await;
+                    None
+                });
             }
         }
+    }
+
+    /// Tries a chore once. If there is more to do, what and when.
+    async fn turn(&self, Waiting { node, chore, tries }: Waiting) -> Option<(Instant, Waiting)> {
+        let tries = tries + 1;
+        let is_over = self.is_over(&node, chore).await || chore.is_vain_after(tries);
+        if is_over && self.under_way.end(&node, chore) {
+            return None;
+        }
+        let newest = self.under_way.newest(&node, chore);
+        if newest != chore {
+            return Some((Instant::now(), Waiting { node, chore: newest, tries: 0 }));
+        }
+        Some((Instant::now() + BACKOFF.pause(tries - 1, rand::random()), Waiting { node, chore, tries }))
     }
 
     /// Does a chore again and again until it is done or no longer needed; then a newer one of its kind, if there is one by
@@ -178,6 +224,8 @@ impl Upkeep {
         match chore {
             Chore::VerifyBackup { number } => return self.verify_backup(&node.value, number).await,
             Chore::ConfirmFunding => return self.confirm_funding(node).await,
+            // Nothing is claimed, which costs two commits, for the many where there is nothing to do.
+            Chore::Reconnect { .. } if self.nobody_is_away(&node.value).await? => return Ok(true),
             Chore::Unlock | Chore::Reconnect { .. } => {}
         }
         if chore == Chore::Unlock && is_on_revoked_host(&*self.parts.store, &node.value).await? {
@@ -225,6 +273,13 @@ impl Upkeep {
 
     async fn is_locked(&self, lnd: &LndClient) -> bool {
         matches!(lnd.wallet_state().await, Ok(crate::lnd::proto::lnrpc::WalletState::Locked))
+    }
+
+    async fn nobody_is_away(&self, node: &Node) -> Result<bool> {
+        let lnd = self.parts.lnds.passing(node)?;
+        let read = self.parts.keys.bake(node, Grant::Read, &[])?;
+        let channels = lnd.list_channels(&read, ListChannelsRequest::default()).await?.channels;
+        Ok(channels.iter().all(|channel| channel.active))
     }
 
     async fn reconnect(&self, node: &Node, guard: &ClaimGuard) -> Result<bool> {
@@ -363,17 +418,26 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let store = SqliteStore::open(&folder.path().join("db"), SqliteOptions::default()).await.expect("a store");
         let upkeep = Upkeep::new(Parts::for_tests(Arc::new(store), Arc::new(SystemClock)));
-        let (mut tasks, stop) = (JoinSet::new(), CancellationToken::new());
+        let (mut tasks, mut turns, stop) = (JoinSet::new(), Turns::default(), CancellationToken::new());
         let (node, other) = (NodeId::random(&mut rand::rng()), NodeId::random(&mut rand::rng()));
         for starts in 0..1000 {
-            upkeep.start(vec![(node.clone(), Chore::Reconnect { starts })], &mut tasks, &stop);
+            upkeep.start(vec![(node.clone(), Chore::Reconnect { starts })], &mut tasks, &mut turns, &stop);
         }
-        assert_eq!(tasks.len(), 1);
-        upkeep.start(vec![(other, Chore::Reconnect { starts: 1 }), (node, Chore::Unlock)], &mut tasks, &stop);
-        assert_eq!(tasks.len(), 3);
+        let more = vec![(other, Chore::Reconnect { starts: 1 }), (node, Chore::Unlock)];
+        upkeep.start(more, &mut tasks, &mut turns, &stop);
+        assert_eq!(tasks.len(), 1, "the wallet's");
         // There are no such nodes, so that there is nothing to do; also not for the newest.
         let done = async { while tasks.join_next().await.is_some() {} };
         tokio::time::timeout(Duration::from_secs(60), done).await.expect("they end");
+        let (first, _) = turns.take(Instant::now()).expect("a turn");
+        let (due, newest) = upkeep.turn(first).await.expect("a newer one");
+        assert_eq!((newest.chore, newest.tries), (Chore::Reconnect { starts: 999 }, 0));
+        turns.add(due, newest);
+        for _ in 0..2 {
+            let (waiting, _) = turns.take(Instant::now()).expect("a turn for each node");
+            assert!(upkeep.turn(waiting).await.is_none());
+        }
+        assert!(turns.take(Instant::now()).is_none());
         assert!(Chore::Reconnect { starts: 1 }.is_vain_after(RECONNECTS) && !Chore::Unlock.is_vain_after(u32::MAX));
     }
 }

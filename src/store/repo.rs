@@ -127,9 +127,23 @@ pub fn check_absent<T: Entity>(id: &str) -> Write {
 pub async fn list_all_readable<T: Entity>(
     store: &dyn Store,
     index: Option<IndexEntry>,
-    mut unreadable: impl FnMut(StoreError) + Send,
+    unreadable: impl FnMut(StoreError) + Send,
 ) -> Result<Vec<Versioned<T>>> {
     let mut all = Vec::new();
+    each_readable(store, index, unreadable, |read| all.push(read)).await?;
+    Ok(all)
+}
+
+/// The same, one by one, for those who need not have all in memory.
+///
+/// # Errors
+/// The Store cannot be asked.
+pub async fn each_readable<T: Entity>(
+    store: &dyn Store,
+    index: Option<IndexEntry>,
+    mut unreadable: impl FnMut(StoreError) + Send,
+    mut each: impl FnMut(Versioned<T>) + Send,
+) -> Result<()> {
     let mut query = Query { collection: T::COLLECTION, index, after: None, limit: PAGE, descending: false };
     loop {
         let page = match store.list(&query).await {
@@ -147,10 +161,10 @@ pub async fn list_all_readable<T: Entity>(
             }
         };
         for document in page.documents {
-            decode(document).map_or_else(&mut unreadable, |read| all.push(read));
+            decode(document).map_or_else(&mut unreadable, &mut each);
         }
         if page.next.is_none() {
-            return Ok(all);
+            return Ok(());
         }
         query.after = page.next;
     }
