@@ -173,8 +173,7 @@ proptest! {
             world.happens(event)?;
             world.is_sound()?;
         }
-        while !world.plain.held.is_empty() {
-            let held = world.plain.held.pop().unwrap();
+        while let Some(held) = world.plain.held.pop() {
             world.all[usize::from(held.shard)].release(&held);
         }
         world.is_sound()?;
