@@ -57,7 +57,8 @@ test: lint ## lint, then all tests, on real lnd and btcd, Google's Firestore emu
 	@.ci/need cargo cc
 	@untested=(); $(call with_nodes,lowscrypt); $(with_emulator); $(with_moto); $(with_host_checks); \
 	cargo test $(limited) --features fault-points -- $(terse) "$${untested[@]/#/--skip=}"; \
-	[ "$${#untested[@]}" = 0 ] || echo "NOT TESTED: $${untested[*]}, for want of what plays or checks it (the reasons are above)"
+	[ "$${#untested[@]}" = 0 ] || echo "NOT TESTED: $${untested[*]}, for want of what plays or checks it (the reasons are above)"; \
+	why=$$(tests/host_boot/machine.sh able 2>&1) || echo "NOT TESTED: lnds as units of a machine's own systemd: $$why"
 
 test-quick: ## unit tests and the integration tests named smoke, for the inner loop
 	@.ci/need cargo cc

@@ -1,11 +1,11 @@
 #!/bin/bash
-# Makes an EC2 instance a host, on Amazon Linux 2023 or Debian 12: the user of the agent and its lnds, the data volume, the
+# Makes an EC2 instance a host, on Amazon Linux 2023 or Debian 12: the agent's user and one for each slot, the data volume, the
 # programs, the firewall. Run by scale-lnd-boot.service at every boot before the agent; all of it may be repeated. Whatever
 # it cannot do for certain it does not do: it ends, and the agent is not started. What it says is in the journal and on the
 # instance's console.
 #
 # It comes with the user data (src/compute/user_data.rs), without the lines that are comments. No value of the configuration
-# is in its text: the programs are in a file of their own.
+# is in its text: the programs, and the number of slots, are in files of their own.
 set -euo pipefail
 export LC_ALL=C PATH=/usr/sbin:/usr/bin:/sbin:/bin
 umask 022
@@ -19,8 +19,9 @@ release=/etc/os-release
 run=/run/scale-lnd
 # The file system's label. Also of one that was made by an earlier boot, or for an earlier instance.
 label=scale-lnd
-# The number is the same on all instances, since it is on the data volume, and in the firewall's rules.
-id=8082
+# The numbers are the same on all instances, since they are on the data volume, and in the firewall's rules. Slot n's is `first`
+# and n (src/lndserver/config.rs).
+id=8082 first=8100
 
 say() { printf 'scale-lnd-boot: %s\n' "$*"; }
 
@@ -31,7 +32,7 @@ die() {
 
 main() {
     packages
-    account
+    accounts
     volume
     programs
     network
@@ -46,12 +47,14 @@ packages() {
     command -v curl >/dev/null || wanted+=(curl)
     command -v tar >/dev/null || wanted+=(tar)
     command -v cmp >/dev/null || wanted+=(diffutils)
+    # What lets the agent start its lnds' units.
+    command -v pkcheck >/dev/null || wanted+=(polkit)
     [ "${#wanted[@]}" -gt 0 ] || return 0
     os=$(sed -n 's/^ID=//p' "$release" | tr -d '"')
     say "installing ${wanted[*]}"
     for _ in {1..30}; do
         case "$os" in
-            debian) apt_install "${wanted[@]}" && return 0 ;;
+            debian) apt_install "${wanted[@]/%polkit/polkitd}" && return 0 ;;
             amzn) dnf -qy install "${wanted[@]}" && return 0 ;;
             *) die "this is neither Debian nor Amazon Linux: $os" ;;
         esac
@@ -66,11 +69,23 @@ apt_install() {
         apt-get -qqy -o DPkg::Lock::Timeout=300 --no-install-recommends install "$@"
 }
 
+# The agent is of each slot's group, and nobody else is.
+accounts() {
+    local slot slots groups=()
+    account scale-lnd "$id"
+    slots=$(<"$etc/slots")
+    for ((slot = 0; slot < slots; slot++)); do
+        account "scale-lnd-$slot" $((first + slot))
+        groups+=("scale-lnd-$slot")
+    done
+    usermod --append --groups "$(IFS=,; echo "${groups[*]}")" scale-lnd
+}
+
 account() {
-    getent group scale-lnd >/dev/null || groupadd --system --gid "$id" scale-lnd
-    getent passwd scale-lnd >/dev/null ||
-        useradd --system --uid "$id" --gid "$id" --no-create-home --home-dir "$data" --shell /usr/sbin/nologin scale-lnd
-    [ "$(id -u scale-lnd)" = "$id" ] || die "the user scale-lnd is there and is not $id"
+    getent group "$1" >/dev/null || groupadd --system --gid "$2" "$1"
+    getent passwd "$1" >/dev/null ||
+        useradd --system --uid "$2" --gid "$2" --no-create-home --home-dir "$data" --shell /usr/sbin/nologin "$1"
+    [ "$(id -u "$1") $(id -g "$1")" = "$2 $2" ] || die "the user $1 is there and is not $2"
 }
 
 # From the second boot on fstab knows the volume, by the UUID of its file system: no other is ever mounted.

@@ -1,5 +1,5 @@
 use super::*;
-use crate::model::provision::{Arch, Net, ProgramName, Reach};
+use crate::model::provision::{Arch, LndLimits, Net, ProgramName, Reach};
 
 fn token() -> String {
     format!("h{:024}.{:064}", 1, 2)
@@ -12,7 +12,7 @@ fn parsed(user_data: &str) -> Value {
 fn content(cloud_config: &Value, path: &str) -> String {
     let files = cloud_config["write_files"].as_array().unwrap();
     let file = files.iter().find(|file| file["path"] == path);
-    file.unwrap_or_else(|| panic!("no {path}"))["content"].as_str().unwrap().to_owned()
+    unpacked(file.unwrap_or_else(|| panic!("no {path}"))).unwrap()
 }
 
 /// One that takes much room.
@@ -27,11 +27,13 @@ fn provision() -> Provision {
     let nets = |third: u8| (0..16).map(move |n| format!("10.{third}.{n}.0/24").parse::<Net>().unwrap());
     Provision {
         programs: ProgramName::ALL.into_iter().flat_map(both).collect(),
-        services: (0..8).map(|n| ([10, 0, 0, n], 8081).into()).collect(),
+        masters: (0..4).map(|n| ([10, 0, 0, n], 8081).into()).collect(),
+        backends: (4..8).map(|n| ([10, 0, 0, n], 18_443).into()).collect(),
         reach: nets(1).map(|net| Reach { net, ports: (1, 65_535) }).collect(),
         fleet: nets(2).collect(),
         lnd_ports: (10_100, 10_399),
         peer_ports: (0..100).map(|n| 10_101 + 3 * n).collect(),
+        limits: LndLimits { memory_mib: Some(1000), cpu_percent: Some(150) },
     }
 }
 
@@ -86,7 +88,26 @@ fn scripts_and_units_are_the_same_for_all() {
         let (_, name) = path.rsplit_once('/').unwrap();
         assert!(unit.contains(&format!("\nLoadCredential={name}:{path}\n")), "{unit}");
     }
-    assert!(unit.contains("\nKillMode=process\n"), "or the lnds would end with the agent");
+    assert!(unit.contains("\nEnvironment=SCALE_LND_AGENT_LND_START=systemd\n"), "or the lnds would end with the agent");
+}
+
+#[test]
+fn each_lnd_has_a_user_and_the_limits_that_are_configured() {
+    let all = provision();
+    let cloud_config = parsed(&template(&masters(1), "ab", Some(&all)));
+    assert_eq!(content(&cloud_config, SLOTS), "100\n");
+    assert_eq!(content(&cloud_config, LIMITS), "[Service]\nMemoryHigh=900M\nMemoryMax=1000M\nCPUQuota=150%\n");
+    let unit = content(&cloud_config, "/etc/systemd/system/scale-lnd-lnd@.service");
+    assert!(unit.contains("\nUser=scale-lnd-%i\n") && unit.contains("\nSendSIGKILL=no\n"), "{unit}");
+    // The numbers that the agent, boot.sh and the firewall must agree on.
+    let (boot, rules) = (content(&cloud_config, BOOT), content(&cloud_config, firewall::PATH));
+    let first = crate::lndserver::config::SLOT_IDS;
+    assert!(boot.contains(&format!("id=8082 first={first}\n")), "{boot}");
+    assert!(rules.contains(&format!("skuid {first}-{} ", first + 999)), "{rules}");
+    let rule = content(&cloud_config, POLKIT.0);
+    assert!(rule.starts_with("polkit.addRule("), "without comments: {rule}");
+    let unlimited = Provision { limits: LndLimits::default(), ..all };
+    assert!(!template(&masters(1), "ab", Some(&unlimited)).contains("limits.conf"));
 }
 
 #[test]
@@ -103,7 +124,8 @@ fn programs_are_a_line_each() {
 #[test]
 fn the_firewall_names_what_is_configured_and_no_more() {
     let provision = Provision {
-        services: [([10, 0, 0, 4], 8081).into(), "[fd00:1::6]:18334".parse().unwrap()].into(),
+        masters: [([10, 0, 0, 4], 8081).into()].into(),
+        backends: ["[fd00:1::6]:18334".parse().unwrap()].into(),
         reach: vec!["10.0.9.0/24:9735-9740".parse().unwrap()],
         fleet: vec!["10.0.1.0/24".parse().unwrap(), "fd00:1::/64".parse().unwrap()],
         lnd_ports: (10_100, 10_105),

@@ -9,7 +9,8 @@ use crate::compute::user_data;
 use crate::lndserver::conf::Ports;
 use crate::lndserver::config::PORT_BASE;
 use crate::model::machine::Place;
-use crate::model::provision::{Arch, Net, Program, ProgramName, Provision, Reach, is_link_local};
+use crate::model::provision::{Arch, LndLimits, Net, Program, ProgramName, Provision, Reach, is_link_local};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 /// What makes a bare machine a host.
@@ -21,6 +22,8 @@ pub struct BootSettings {
     pub fleet: Vec<Net>,
     /// What lnds may reach besides masters, the chain backend and each other, although it is not public.
     pub reach: Vec<Reach>,
+    /// What each lnd may use.
+    pub limits: LndLimits,
 }
 
 macro_rules! from_str {
@@ -39,14 +42,15 @@ impl BootSettings {
     pub(super) fn read(s: &mut Section<'_>) -> Option<Self> {
         let given = s.is_given("programs");
         let programs = s.optional("programs");
-        for key in ["fleet_networks", "also_reach"] {
+        for key in ["fleet_networks", "also_reach", "lnd_memory_mib", "lnd_cpu_percent"] {
             if !given && s.is_given(key) {
                 s.refuse(key, "is for hosts that are made of bare machines: `programs` is missing".to_owned());
             }
         }
         let fleet = if given { s.required("fleet_networks") } else { s.optional("fleet_networks") };
         let reach = s.or("also_reach", Vec::new());
-        Some(Self { programs: programs?, fleet: fleet?, reach })
+        let limits = LndLimits { memory_mib: s.optional("lnd_memory_mib"), cpu_percent: s.optional("lnd_cpu_percent") };
+        Some(Self { programs: programs?, fleet: fleet?, reach, limits })
     }
 
     /// What makes no sense together, or with the places.
@@ -71,6 +75,13 @@ impl BootSettings {
                 "must name the networks of the hosts, such as 10.0.1.0/24".to_owned(),
             ));
         }
+        // Making or unlocking a wallet takes 256 MiB, and lnd itself 100.
+        if self.limits.memory_mib.is_some_and(|mib| !(512..=1 << 24).contains(&mib)) {
+            found.push(("compute.lnd_memory_mib", "must be from 512".to_owned()));
+        }
+        if self.limits.cpu_percent.is_some_and(|percent| !(10..=100_000).contains(&percent)) {
+            found.push(("compute.lnd_cpu_percent", "must be from 10".to_owned()));
+        }
         let link_local = "has link-local addresses, which no lnd may reach";
         if self.fleet.iter().any(|net| is_link_local(*net)) {
             found.push(("compute.fleet_networks", link_local.to_owned()));
@@ -81,9 +92,9 @@ impl BootSettings {
     }
 }
 
-/// Where masters and the chain backend are, as they are written.
-fn services(agents: &AgentsSection, chain: &ChainSection) -> Vec<String> {
-    let mut all = agents.dialled();
+/// Where the chain backend is, as it is written.
+fn backends(chain: &ChainSection) -> Vec<String> {
+    let mut all = Vec::new();
     match &chain.backend {
         ChainBackend::Btcd { rpc, .. } => all.push(rpc.host.clone()),
         ChainBackend::Bitcoind { rpc, zmq } => {
@@ -96,6 +107,10 @@ fn services(agents: &AgentsSection, chain: &ChainSection) -> Vec<String> {
     all
 }
 
+fn by_address(all: &[String]) -> BTreeSet<SocketAddr> {
+    all.iter().filter_map(|service| service.parse().ok()).collect()
+}
+
 impl Ec2Section {
     /// What new machines are made hosts of.
     #[must_use]
@@ -104,11 +119,13 @@ impl Ec2Section {
         let ports = (0..self.rules.nodes_per_host).filter_map(|slot| Ports::of_slot(PORT_BASE, slot));
         Some(Provision {
             programs: boot.programs.clone(),
-            services: services(agents, chain).iter().filter_map(|service| service.parse().ok()).collect(),
+            masters: by_address(&agents.dialled()),
+            backends: by_address(&backends(chain)),
             reach: boot.reach.clone(),
             fleet: boot.fleet.clone(),
             lnd_ports: (PORT_BASE, ports.clone().map(|ports| ports.rest).max().unwrap_or(PORT_BASE)),
             peer_ports: ports.map(|ports| ports.p2p).collect(),
+            limits: boot.limits,
         })
     }
 
@@ -118,8 +135,10 @@ impl Ec2Section {
         // The firewall knows addresses only. Neutrino's peers may be public.
         let must_be_known = !matches!(chain.backend, ChainBackend::Neutrino { .. });
         let by_name = |service: &String| service.parse::<SocketAddr>().is_err();
-        let names = if must_be_known { services(agents, chain) } else { agents.dialled() };
-        if let Some(name) = names.into_iter().find(by_name).filter(|_| provision.reach.is_empty()) {
+        let backends = if must_be_known { backends(chain) } else { Vec::new() };
+        if let Some(name) =
+            agents.dialled().into_iter().chain(backends).find(by_name).filter(|_| provision.reach.is_empty())
+        {
             let message = format!("is missing: {name} is a name, and the hosts' firewall must know its network");
             found.push(("compute.also_reach", message));
         }

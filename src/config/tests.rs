@@ -371,6 +371,8 @@ fn faults_of_compute_are_named() {
         ("fleet_networks = ", "# ", "compute.fleet_networks: is missing"),
         ("\"10.0.0.7:9735\"", "\"10.0.0.7\"", "compute.also_reach: must be a network and a port or two"),
         ("\"10.0.0.7:9735\"", "\"169.254.169.254:80\"", "compute.also_reach: has link-local addresses"),
+        ("memory_mib = 1024", "memory_mib = 256", "compute.lnd_memory_mib: must be from 512"),
+        ("cpu_percent = 100", "cpu_percent = 1", "compute.lnd_cpu_percent: must be from 10"),
         ("nodes_per_host = 1 ", "nodes_per_host = 1000 ", "more than EC2 takes: fewer nodes_per_host"),
     ];
     for (right, wrong, expected) in cases {

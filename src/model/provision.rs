@@ -214,16 +214,29 @@ impl From<SocketAddr> for Reach {
 pub struct Provision {
     /// The programs, for every kind of processor that is used.
     pub programs: Vec<Program>,
-    /// Where masters and the chain backend are, as far as they are given by address.
-    pub services: BTreeSet<SocketAddr>,
+    /// Where masters are, as far as they are given by address: for agents.
+    pub masters: BTreeSet<SocketAddr>,
+    /// Where the chain backend is, likewise: for lnds.
+    pub backends: BTreeSet<SocketAddr>,
     /// What lnds may reach besides.
     pub reach: Vec<Reach>,
     /// Where the hosts are, whose lnds are each other's peers.
     pub fleet: Vec<Net>,
     /// A host's lnds: all their ports are from the first to the last of these.
     pub lnd_ports: (u16, u16),
-    /// Those for peers.
+    /// Those for peers, one for each slot.
     pub peer_ports: Vec<u16>,
+    /// What each of its lnds may use.
+    pub limits: LndLimits,
+}
+
+/// What an lnd may use of its host, where that is not what its unit says by itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LndLimits {
+    /// MiB of memory.
+    pub memory_mib: Option<u32>,
+    /// Of a processor; 200 are two.
+    pub cpu_percent: Option<u32>,
 }
 
 /// Whether nothing that lnds do may ever go there: link-local addresses, where EC2 answers with what only the machine should

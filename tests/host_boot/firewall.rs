@@ -10,8 +10,8 @@ use tokio::process::Command;
 /// finds nobody on this host.
 const NETWORK: &str = r#"
 set -euo pipefail
-nft=$1 python=$2 rules=$3
-shift 3
+nft=$1 python=$2 rules=$3 user=$4
+shift 4
 ip link set lo up
 ip link add here type veth peer name there
 ip link set there up
@@ -24,7 +24,7 @@ ip -6 address add 2001:db8:2::9/128 dev here nodad
 ip -6 address add fe80::9/64 dev here nodad
 ip -6 neighbour add fe80::1 lladdr 02:00:00:00:00:01 dev here
 ip -6 route add default via fe80::1 dev here
-sed 's/skuid 8082/skuid 0/' "$rules" | "$nft" -f -
+sed "s/skuid $user /skuid 0 /" "$rules" | "$nft" -f -
 NFT=$nft exec "$python" - "$@" <<'PYTHON'
 import errno, os, socket, subprocess, sys, time
 
@@ -45,7 +45,7 @@ def state(opened, first):
     return opened.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
 
 def is_counted(network):
-    command = [os.environ["NFT"], "list", "chain", "inet", "scale_lnd", "lnds"]
+    command = [os.environ["NFT"], "list", "chain", "inet", "scale_lnd", "guard"]
     rule = next(l for l in subprocess.check_output(command, text=True).splitlines() if f"{network} counter" in l)
     return "counter packets 0 " not in rule
 
@@ -103,10 +103,8 @@ fn lnds_reach_what_they_need_of_the_private_network_and_nothing_else() {
             "10.0.0.2 53 passes",
             "127.0.0.53 53 passes",
             "127.0.0.1 53 refused",
-            // The masters and the chain backend, at their ports.
-            "10.0.0.4 8081 passes",
-            "10.0.0.4 8080 refused",
-            "2001:db8:1::5 8081 passes",
+            // The chain backend, at its ports, and not the masters.
+            "10.0.0.4 8081 refused",
             "10.0.0.6 18443 passes",
             "10.0.0.6 28332 passes",
             "10.0.0.6 28333 passes",
@@ -122,10 +120,13 @@ fn lnds_reach_what_they_need_of_the_private_network_and_nothing_else() {
             "10.0.1.7 10107 refused",
             "10.0.1.7 8082 refused",
             "10.0.2.7 10101 refused",
-            // This host: its lnds, by its own address.
-            "10.0.1.9 10100 passes",
-            "10.0.1.9 10105 passes",
-            "10.0.1.9 10106 refused",
+            // This host: its lnds as peers, by its own address. Whoever is first at a new lnd's gRPC has its wallet.
+            "10.0.1.9 10101 passes",
+            "10.0.1.9 10104 passes",
+            "10.0.1.9 10100 refused",
+            "10.0.1.9 10103 refused",
+            "10.0.1.9 10105 refused",
+            "10.0.1.9 8082 refused",
             "10.0.1.9 22 refused",
             "127.0.0.1 10100 refused",
             "127.0.0.1 22 refused",
@@ -140,13 +141,47 @@ fn lnds_reach_what_they_need_of_the_private_network_and_nothing_else() {
             "::ffff:10.0.0.6 22 refused",
             "0.0.0.0 22 refused",
         ];
-        let files = Files::of(&user_data_for(&["t4g.small"], 2));
-        let mut command = Command::new("unshare");
-        command.args(["-rn", "bash", "-c", NETWORK, "network"]);
-        command.args([tool("nft").await, tool("python").await, files.path("firewall.nft")]).args(cases);
-        let output = run(&mut command).await;
-        assert!(output.status.success(), "{}", said(&output));
-        let seen = String::from_utf8(output.stdout).unwrap();
-        assert_eq!(seen.lines().collect::<Vec<_>>(), cases);
+        holds("8100-9099", &cases).await;
     });
+}
+
+#[test]
+fn the_agent_reaches_masters_and_its_own_lnds_and_no_one_elses() {
+    harness::run(DEADLINE, async {
+        let cases = [
+            "8.8.8.8 443 passes",
+            "169.254.169.254 80 refused",
+            "fd00:ec2::254 80 refused",
+            "10.0.0.2 53 passes",
+            "127.0.0.1 53 refused",
+            "10.0.0.4 8081 passes",
+            "10.0.0.4 8080 refused",
+            "2001:db8:1::5 8081 passes",
+            "10.0.9.200 9735 passes",
+            "10.0.0.6 18443 refused",
+            "10.0.1.9 10100 passes",
+            "10.0.1.9 10105 passes",
+            "10.0.1.9 10106 refused",
+            "10.0.1.9 22 refused",
+            "10.0.1.7 10100 refused",
+            "10.0.1.7 10101 refused",
+            "10.0.1.7 8082 refused",
+            "127.0.0.1 10100 refused",
+            "10.9.9.9 9735 refused",
+            "fd12::1 9735 refused",
+        ];
+        holds("8082", &cases).await;
+    });
+}
+
+/// The rules of this user, each case an address, a port, and what becomes of a connection.
+async fn holds(user: &str, cases: &[&str]) {
+    let files = Files::of(&user_data_for(&["t4g.small"], 2));
+    let mut command = Command::new("unshare");
+    command.args(["-rn", "bash", "-c", NETWORK, "network"]);
+    command.args([tool("nft").await, tool("python").await, files.path("firewall.nft")]).arg(user).args(cases);
+    let output = run(&mut command).await;
+    assert!(output.status.success(), "{}", said(&output));
+    let seen = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(seen.lines().collect::<Vec<_>>(), cases);
 }

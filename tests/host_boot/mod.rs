@@ -1,16 +1,19 @@
 //! What a new host boots from: the user data that the configuration makes, and in it the script, the units and the firewall's
 //! rules of `deploy/host`. Each is checked by the program that is to read it, and what does not need a machine is done: disks
-//! that are files, programs that come from nowhere, a network of the test's own. That they make a host of a real machine was
-//! never tried here.
+//! that are files, programs that come from nowhere, a network of the test's own. A machine of its own, in namespaces,
+//! runs the units (`machine`). That all this makes a host of a real instance was never tried here.
 
 mod firewall;
+mod machine;
 mod script;
 
 use crate::harness;
 use scale_lnd::compute::user_data::{self, BOOT};
 use scale_lnd::config::{ComputeSection, Config};
+use scale_lnd::model::provision::Provision;
 use serde_json::Value;
 use std::ffi::OsStr;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::Duration;
@@ -71,6 +74,19 @@ max_hosts = 100
 
 /// The user data of a host of these instance types, through the configuration.
 fn user_data_for(types: &[&str], nodes_per_host: u32) -> String {
+    let (config, provision) = configured(types, nodes_per_host);
+    let template = user_data::template(&config.agents.dialled(), &"cd".repeat(32), provision.as_ref());
+    user_data::with_token(&template, &format!("h{:024}.{:064}", 1, 2))
+}
+
+/// That of a host that can join.
+fn user_data_for_master(master: SocketAddr, ca_fingerprint: &str, token: &str, nodes_per_host: u16) -> String {
+    let (_, provision) = configured(&["t3.small"], nodes_per_host.into());
+    let template = user_data::template(&[master.to_string()], ca_fingerprint, provision.as_ref());
+    user_data::with_token(&template, token)
+}
+
+fn configured(types: &[&str], nodes_per_host: u32) -> (Config, Option<Provision>) {
     let places: Vec<String> = types.iter().map(|of_type| format!("subnet-0:{of_type}")).collect();
     let program = |name, arch| format!("{name}:{arch}:{}:https://downloads.example/{name}.tar.gz", "ab".repeat(32));
     let of_arch = |arch| [program("scale-lnd", arch), program("lnd", arch)];
@@ -85,8 +101,13 @@ fn user_data_for(types: &[&str], nodes_per_host: u32) -> String {
     let config = Config::load(Some(&path), [], &[]).unwrap_or_else(|faults| panic!("{text}\n{faults:#?}"));
     let ComputeSection::Ec2(ec2) = &config.compute else { panic!("EC2 is meant") };
     let provision = ec2.provision(&config.agents, &config.chain);
-    let template = user_data::template(&config.agents.dialled(), &"cd".repeat(32), provision.as_ref());
-    user_data::with_token(&template, &format!("h{:024}.{:064}", 1, 2))
+    (config, provision)
+}
+
+/// What cloud-init writes: each has a path, permissions and a content.
+fn files_of(user_data: &str) -> Vec<Value> {
+    let cloud_config: Value = serde_json::from_str(user_data.strip_prefix("#cloud-config\n").unwrap()).unwrap();
+    cloud_config["write_files"].as_array().unwrap().clone()
 }
 
 /// The files of a new host, each under its last name.
@@ -95,10 +116,9 @@ struct Files(TempDir);
 impl Files {
     fn of(user_data: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let cloud_config: Value = serde_json::from_str(user_data.strip_prefix("#cloud-config\n").unwrap()).unwrap();
-        for file in cloud_config["write_files"].as_array().unwrap() {
+        for file in files_of(user_data) {
             let name = Path::new(file["path"].as_str().unwrap()).file_name().unwrap();
-            std::fs::write(folder.path().join(name), file["content"].as_str().unwrap()).unwrap();
+            std::fs::write(folder.path().join(name), user_data::unpacked(&file).unwrap()).unwrap();
         }
         Self(folder)
     }
@@ -147,7 +167,14 @@ fn the_scripts_are_without_fault() {
         let at = |path: &str| here.join(path);
         let ours = ["host/boot", "host/ensure", "moto/ensure", "emulator/ensure", "nodes/ensure"];
         let mut scripts: Vec<PathBuf> = ours.iter().map(|name| at(&format!("deploy/{name}.sh"))).collect();
-        scripts.extend([files.path(BOOT), at(".ci/run"), at(".ci/need"), at(".ci/cargo-tool"), at(".ci/advisories")]);
+        scripts.extend([
+            files.path(BOOT),
+            at(".ci/run"),
+            at(".ci/need"),
+            at(".ci/cargo-tool"),
+            at(".ci/advisories"),
+            at("tests/host_boot/machine.sh"),
+        ]);
         let arguments: Vec<&Path> =
             std::iter::once(Path::new("-x")).chain(scripts.iter().map(PathBuf::as_path)).collect();
         passes(&tool("shellcheck").await, &arguments).await;
@@ -161,8 +188,9 @@ fn systemd_knows_every_line_of_the_units() {
         // What boot.sh installs is not on this machine.
         files.replace("scale-lnd.service", "/usr/local/bin/scale-lnd ", "/bin/true ");
         files.replace("scale-lnd-boot.service", BOOT, "/bin/true");
+        std::fs::rename(files.path("scale-lnd-lnd@.service"), files.path("scale-lnd-lnd@0.service")).unwrap();
         let units =
-            ["scale-lnd.service", "scale-lnd-boot.service", "scale-lnd-lnds.service"].map(|name| files.path(name));
+            ["scale-lnd.service", "scale-lnd-boot.service", "scale-lnd-lnd@0.service"].map(|name| files.path(name));
         let verify = || async {
             let mut command = Command::new("systemd-analyze");
             // The units of the machine, and ours.
@@ -174,13 +202,15 @@ fn systemd_knows_every_line_of_the_units() {
         let ours: Vec<&str> = ours.lines().filter(|line| line.contains("scale-lnd")).collect();
         assert!(output.status.success() && ours.is_empty(), "{}", said(&output));
 
-        let mut security = Command::new("systemd-analyze");
-        security.args(["security", "--offline=true", "--threshold=20", "--no-pager"]).arg(&units[0]);
-        let output = run(&mut security).await;
-        assert!(output.status.success(), "{}", said(&output));
+        for unit in [&units[0], &units[2]] {
+            let mut security = Command::new("systemd-analyze");
+            security.args(["security", "--offline=true", "--threshold=20", "--no-pager"]).arg(unit);
+            let output = run(&mut security).await;
+            assert!(output.status.success(), "{}", said(&output));
+        }
 
         // The check does see what is wrong.
-        files.replace("scale-lnd.service", "KillMode=process", "KilMode=process");
-        assert!(said(&verify().await).contains("KilMode"), "{}", said(&verify().await));
+        files.replace("scale-lnd.service", "NoNewPrivileges=yes", "NoNewPrivilege=yes");
+        assert!(said(&verify().await).contains("NoNewPrivilege"), "{}", said(&verify().await));
     });
 }

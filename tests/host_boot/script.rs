@@ -244,8 +244,8 @@ fn what_an_image_lacks_is_installed_with_the_packages_of_its_distribution() {
         let lacking = "command() { return 1; }; sleep() { :; }
             apt-get() { echo \"apt-get ${*: -2}\"; }; dnf() { echo \"dnf $*\"; }\n";
         for (release, expected) in [
-            ("NAME=\"Debian\"\nID=debian\nVERSION_ID=\"12\"\n", "apt-get tar diffutils"),
-            ("ID=\"amzn\"\nID_LIKE=\"fedora\"\n", "dnf -qy install nftables e2fsprogs curl tar diffutils"),
+            ("NAME=\"Debian\"\nID=debian\nVERSION_ID=\"12\"\n", "apt-get diffutils polkitd"),
+            ("ID=\"amzn\"\nID_LIKE=\"fedora\"\n", "dnf -qy install nftables e2fsprogs curl tar diffutils polkit"),
         ] {
             fs::write(machine.path("os-release"), release).unwrap();
             assert!(machine.can(&format!("{lacking}packages")).await.contains(expected), "{expected}");

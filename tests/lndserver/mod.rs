@@ -6,4 +6,4 @@ mod joining;
 mod orders;
 mod reports;
 mod survival;
-mod world;
+pub mod world;

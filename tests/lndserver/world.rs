@@ -286,7 +286,7 @@ pub fn spec(node: &NodeId, slot: u16) -> NodeSpec {
 }
 
 /// An address of this test alone: loopback has 2^24 of them.
-fn own_address(port: u16) -> SocketAddr {
+pub fn own_address(port: u16) -> SocketAddr {
     let [a, b, c]: [u8; 3] = rand::random();
     SocketAddr::from(([127, a, b, c.clamp(1, 254)], port))
 }
