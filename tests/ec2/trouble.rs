@@ -2,7 +2,7 @@
 
 use super::moto::{data_volume, is_terminated, tag};
 use super::{Cloud, Compute, DEADLINE, LIMIT};
-use crate::harness::{self, eventually};
+use crate::harness::{self, Pauses, eventually};
 use serde_json::json;
 
 #[test]
@@ -174,18 +174,14 @@ fn one_that_dies_while_it_boots_is_replaced_at_once() {
 fn one_that_dies_during_a_create_is_left_for_another_until_a_wallet_may_exist() {
     harness::run(DEADLINE, async {
         let mut cloud = Cloud::start(Compute::default()).await;
-        cloud.d.end_masters().await;
-        let faults = cloud.d.path("faults");
-        std::fs::create_dir_all(&faults).unwrap();
         let points = ["create.start_lnd.before", "create.init_wallet.after"];
-        let plan = points.map(|point| format!("{point}=pause")).join(",");
-        cloud.d.start_master(&[("SCALE_LND_FAULT", &plan), ("SCALE_LND_FAULT_DIR", faults.to_str().unwrap())]).await;
+        let pauses = Pauses::at(&mut cloud.d, &points).await;
         let api = cloud.d.api();
         let accepted = api.post("create", json!({ "uuid": "alice", "wait": 0 })).await;
         let id = accepted.body["id"].as_str().unwrap();
         let mut dead = Vec::new();
         for point in points {
-            eventually(point, LIMIT, || async { faults.join(format!("{point}.reached")).exists().then_some(()) }).await;
+            pauses.reached(point).await;
             let dying = cloud.only_instance().await.instance_id().unwrap().to_owned();
             cloud.account.terminate(&dying).await;
             dead.push(dying);
@@ -195,7 +191,7 @@ fn one_that_dies_during_a_create_is_left_for_another_until_a_wallet_may_exist() 
                 (count == dead.len()).then_some(())
             })
             .await;
-            std::fs::write(faults.join(format!("{point}.go")), "").unwrap();
+            pauses.go(point);
         }
         let parked = eventually("the create is parked", LIMIT, || async {
             let operation = api.get(&format!("operations/{id}"), &[]).await.ok();

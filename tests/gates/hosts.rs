@@ -2,7 +2,7 @@
 //! secrets and money that are not its own.
 
 use super::{files_named, setup, store};
-use crate::harness::{self, Answer, Api, Deployment, Setup, eventually};
+use crate::harness::{self, Answer, Api, Deployment, Pauses, Setup, eventually};
 use scale_lnd::app::fleet::Fleet;
 use scale_lnd::app::lnds::Lnds;
 use scale_lnd::clock::SystemClock;
@@ -23,7 +23,6 @@ use scale_lnd::pki::Credentials;
 use scale_lnd::store::repo::{self, Entity};
 use scale_lnd::store::sqlite::SqliteStore;
 use serde_json::{Value, json};
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tonic::transport::Server;
@@ -31,32 +30,6 @@ use tonic::{Request, Response, Status};
 
 const DEADLINE: Duration = Duration::from_secs(240);
 const A_WHILE: Duration = Duration::from_secs(60);
-
-/// Fault points of the masters that are started from now on, at which work pauses.
-struct Pauses(PathBuf);
-
-impl Pauses {
-    /// Ends the masters and starts one that pauses at each of `points`, once.
-    async fn at(d: &mut Deployment, points: &[&str]) -> Self {
-        let dir = d.path("faults");
-        std::fs::create_dir(&dir).unwrap();
-        d.end_masters().await;
-        let plan: Vec<String> = points.iter().map(|point| format!("{point}=pause")).collect();
-        d.start_master(&[("SCALE_LND_FAULT", &plan.join(",")), ("SCALE_LND_FAULT_DIR", dir.to_str().unwrap())]).await;
-        Self(dir)
-    }
-
-    async fn reached(&self, point: &str) {
-        eventually(&format!("{point} is reached"), A_WHILE, || async {
-            self.0.join(format!("{point}.reached")).exists().then_some(())
-        })
-        .await;
-    }
-
-    fn go(&self, point: &str) {
-        std::fs::write(self.0.join(format!("{point}.go")), b"").unwrap();
-    }
-}
 
 /// Asks for a node and does not wait for it.
 async fn ask_for(api: &Api, uuid: &str) -> Answer {

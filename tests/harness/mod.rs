@@ -10,6 +10,7 @@ pub mod deployment;
 pub mod emulator;
 pub mod events;
 mod itself;
+mod pauses;
 pub mod ports;
 pub mod world;
 
@@ -21,6 +22,7 @@ use tokio::runtime::Runtime;
 
 pub use api::{Answer, Api};
 pub use deployment::{Deployment, Setup};
+pub use pauses::Pauses;
 
 /// One runtime for all tests: what they share (the reaper's connection) must outlive each of them.
 pub static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {

@@ -4,7 +4,7 @@ use super::story;
 use crate::gates::store;
 use crate::harness::emulator::Emulator;
 use crate::harness::events::Events;
-use crate::harness::{self, Api, Deployment, Setup, eventually};
+use crate::harness::{self, Api, Deployment, Pauses, Setup, eventually};
 use futures::future::join_all;
 use scale_lnd::error::Error;
 use scale_lnd::model::node::Node;
@@ -278,21 +278,16 @@ fn a_firestore_that_is_away_during_an_operation_changes_nothing_about_its_end() 
     harness::run(Duration::from_secs(280), async {
         let emulator = Emulator::start(None).await;
         let mut d = Deployment::start(Setup { firestore: Some(emulator.url.clone()), ..setup().await }).await;
-        d.end_masters().await;
-        let faults = d.path("faults");
-        std::fs::create_dir_all(&faults).unwrap();
         let points =
             ["create.init_wallet.before", "pay.open.before", "closechannel.close.before", "withdraw.publish.before"];
-        let plan = points.map(|point| format!("{point}=pause")).join(",");
-        d.start_master(&[("SCALE_LND_FAULT", &plan), ("SCALE_LND_FAULT_DIR", faults.to_str().unwrap())]).await;
+        let pauses = Pauses::at(&mut d, &points).await;
         let api = d.api();
         let through = async |point: &str, call: &str, body: Value| {
             let accepted = api.post(call, body).await;
             assert_eq!(accepted.status, 202, "{}", accepted.text);
-            let reached = faults.join(format!("{point}.reached"));
-            eventually(point, Duration::from_secs(60), || async { reached.exists().then_some(()) }).await;
+            pauses.reached(point).await;
             emulator.freeze().await;
-            std::fs::write(faults.join(format!("{point}.go")), "").unwrap();
+            pauses.go(point);
             eventually("it is noticed", Duration::from_secs(60), || async {
                 let refused = api.post("create", json!({ "uuid": "nobody", "wait": 0 })).await;
                 (refused.status == 503).then_some(())
@@ -300,12 +295,11 @@ fn a_firestore_that_is_away_during_an_operation_changes_nothing_about_its_end() 
             .await;
             emulator.resume().await;
             let id = accepted.body["id"].as_str().unwrap();
-            let id = id.to_owned();
             eventually("it is at work again", Duration::from_secs(60), || async {
                 (api.get(&format!("operations/{id}"), &[]).await.status == 200).then_some(())
             })
             .await;
-            let end = api.operation_end(&id, Duration::from_secs(90)).await;
+            let end = api.operation_end(id, Duration::from_secs(90)).await;
             assert_eq!(end["state"], "succeeded", "{point}: {end:#}");
             end["result"].clone()
         };

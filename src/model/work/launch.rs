@@ -116,13 +116,13 @@ impl LaunchStep {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::model::HostId;
     use crate::model::machine::{Place, Template};
     use std::collections::BTreeMap;
 
-    fn frozen(generation: u64) -> Frozen {
+    pub(in crate::model::work) fn frozen(generation: u64) -> Frozen {
         Frozen {
             host: HostId::parse(&format!("h{:024}", 7)).unwrap(),
             generation,

@@ -1,8 +1,6 @@
 use super::*;
-use crate::model::HostId;
-use crate::model::machine::{Disk, Place, Template, VolumeId};
-use std::collections::BTreeMap;
-use time::OffsetDateTime;
+use crate::model::machine::{Disk, VolumeId};
+use crate::model::work::launch;
 
 fn id(name: &str) -> InstanceId {
     InstanceId(name.to_owned())
@@ -13,19 +11,7 @@ fn data_volume() -> DataVolume {
 }
 
 fn frozen(generation: u64) -> Frozen {
-    Frozen {
-        host: HostId::parse(&format!("h{:024}", 7)).unwrap(),
-        generation,
-        template: Template { id: "lt-1".to_owned(), version: 1 },
-        place_number: 0,
-        place: Place { subnet: "subnet-1".to_owned(), instance_type: "t4g.small".to_owned() },
-        client_token: generation.to_string(),
-        tags: BTreeMap::new(),
-        user_data: String::new(),
-        without_device: Some("/dev/sdf".to_owned()),
-        authority: String::new(),
-        join_until: OffsetDateTime::UNIX_EPOCH,
-    }
+    Frozen { without_device: Some("/dev/sdf".to_owned()), ..launch::tests::frozen(generation) }
 }
 
 #[test]
