@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tempfile::TempDir;
@@ -28,6 +29,8 @@ struct Machines {
     dir: TempDir,
     /// So many of the next instances stay dark.
     dead: Mutex<usize>,
+    /// Nothing boots yet.
+    waits: AtomicBool,
     booted: tokio::sync::Mutex<HashMap<String, Option<Spawned>>>,
 }
 
@@ -46,6 +49,7 @@ impl Hypervisor {
             account: account.clone(),
             dir,
             dead: Mutex::default(),
+            waits: AtomicBool::default(),
             booted: tokio::sync::Mutex::default(),
         };
         let machines = Arc::new(machines);
@@ -62,6 +66,11 @@ impl Hypervisor {
     /// The next instance never comes up.
     pub fn next_stays_dark(&self) {
         *self.machines.dead.lock().unwrap() += 1;
+    }
+
+    /// Whether new instances wait before they boot.
+    pub fn wait(&self, waits: bool) {
+        self.machines.waits.store(waits, Ordering::SeqCst);
     }
 
     /// A path on an instance's disks.
@@ -106,7 +115,7 @@ impl Machines {
                     self.booted.lock().await.remove(&id);
                 }
                 // Like boot.sh, which waits for the disk.
-                (false, false) if data_volume(&instance).is_some() => {
+                (false, false) if data_volume(&instance).is_some() && !self.waits.load(Ordering::SeqCst) => {
                     let agent = self.boot(&id, &instance).await;
                     self.booted.lock().await.insert(id, agent);
                 }

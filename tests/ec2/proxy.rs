@@ -11,6 +11,7 @@ use percent_encoding::percent_decode_str;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// What goes wrong, until it is taken back.
@@ -24,6 +25,8 @@ pub struct Faults {
     pub lost: usize,
     /// Nothing is allowed.
     pub denied: bool,
+    /// No instance is further than being started.
+    pub pending: bool,
     /// Private addresses that have changed: old and new.
     pub moved: HashMap<String, String>,
 }
@@ -36,6 +39,10 @@ struct Shared {
     /// What was asked for by each ClientToken in each subnet, and what was answered.
     known: tokio::sync::Mutex<HashMap<(String, String), (Bytes, String)>>,
     calls: Mutex<Vec<String>>,
+    /// Whether calls wait before they are carried out.
+    is_held: watch::Sender<bool>,
+    /// The calls that wait.
+    held: Mutex<Vec<String>>,
 }
 
 /// The proxy; it ends with this.
@@ -62,6 +69,21 @@ impl Proxy {
         change(&mut self.shared.faults.lock().unwrap());
     }
 
+    /// From now on no call is carried out, nor answered.
+    pub fn hold(&self) {
+        self.shared.is_held.send_replace(true);
+    }
+
+    /// What was held is carried out, and answered where somebody still waits.
+    pub fn release(&self) {
+        self.shared.is_held.send_replace(false);
+    }
+
+    /// Whether a call of this action is held now.
+    pub fn holds(&self, action: &str) -> bool {
+        *self.shared.is_held.borrow() && self.shared.held.lock().unwrap().iter().any(|held| held == action)
+    }
+
     /// All actions that were called.
     pub fn actions(&self) -> HashSet<String> {
         self.shared.calls.lock().unwrap().iter().cloned().collect()
@@ -77,19 +99,43 @@ async fn answer(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Byt
     let call: HashMap<String, String> = String::from_utf8_lossy(&body).split('&').filter_map(parameter).collect();
     let action = call.get("Action").cloned().unwrap_or_default();
     shared.calls.lock().unwrap().push(action.clone());
+    wait_while_held(&shared, &action).await;
     if shared.faults.lock().unwrap().denied {
         return error("UnauthorizedOperation", "You are not authorized to perform this operation.", 403);
     }
     match action.as_str() {
         "RunInstances" => run(&shared, &call, &headers, body).await,
         _ => {
-            let (status, mut text) = forward(&shared, &headers, body).await;
-            for (old, new) in &shared.faults.lock().unwrap().moved {
-                text = text.replace(&format!(">{old}<"), &format!(">{new}<"));
-            }
-            xml(status, text)
+            let (status, text) = forward(&shared, &headers, body).await;
+            xml(status, shared.faults.lock().unwrap().as_seen(text))
         }
     }
+}
+
+impl Faults {
+    /// What is described, as it is made out to be.
+    fn as_seen(&self, mut text: String) -> String {
+        for (old, new) in &self.moved {
+            text = text.replace(&format!(">{old}<"), &format!(">{new}<"));
+        }
+        if self.pending {
+            text = text
+                .replace("<code>16</code>", "<code>0</code>")
+                .replace("<name>running</name>", "<name>pending</name>");
+        }
+        text
+    }
+}
+
+/// A caller that gives up is no longer waited for: its call is dropped with it, as by a network that lost the request.
+async fn wait_while_held(shared: &Shared, action: &str) {
+    let mut is_held = shared.is_held.subscribe();
+    if !*is_held.borrow_and_update() {
+        return;
+    }
+    shared.held.lock().unwrap().push(action.to_owned());
+    let _over = is_held.wait_for(|held| !held).await;
+    shared.held.lock().unwrap().retain(|held| held != action);
 }
 
 fn parameter(pair: &str) -> Option<(String, String)> {

@@ -71,6 +71,59 @@ fn a_throttled_account_is_asked_more_slowly() {
     });
 }
 
+/// EC2 has accepted it, and takes its time.
+#[test]
+fn an_instance_that_stays_pending_is_waited_for() {
+    harness::run(DEADLINE, async {
+        let cloud = Cloud::start(Compute::default()).await;
+        cloud.machines.wait(true);
+        cloud.proxy.set(|faults| faults.pending = true);
+        let create = cloud.create_later("alice");
+        cloud.launch_says("boots").await;
+        let looks = cloud.proxy.calls("DescribeInstances");
+        eventually("it was looked at, again and again", LIMIT, || async {
+            (cloud.proxy.calls("DescribeInstances") >= looks + 3).then_some(())
+        })
+        .await;
+        cloud.launch_says("boots").await;
+        let first = cloud.only_instance().await.instance_id().unwrap().to_owned();
+        cloud.machines.wait(false);
+        // Its agent has joined before EC2 says that it runs.
+        create.await.unwrap();
+        cloud.works("alice").await;
+        cloud.proxy.set(|faults| faults.pending = false);
+        cloud.works("alice").await;
+        assert_eq!(cloud.proxy.calls("RunInstances"), 1, "asked for once");
+        assert_eq!(cloud.only_instance().await.instance_id(), Some(first.as_str()));
+        cloud.stop().await;
+    });
+}
+
+#[test]
+fn no_request_of_a_user_waits_for_ec2() {
+    harness::run(DEADLINE, async {
+        let cloud = Cloud::start(Compute::default()).await;
+        cloud.create_later("alice").await.unwrap();
+        let api = cloud.d.api();
+        cloud.proxy.hold();
+        let accepted = api.post("create", json!({ "uuid": "bob", "wait": 0 })).await;
+        assert_eq!(accepted.status, 202, "{accepted:?}");
+        for action in ["RunInstances", "DescribeInstances"] {
+            eventually(&format!("{action} waits"), LIMIT, || async { cloud.proxy.holds(action).then_some(()) }).await;
+        }
+        for call in ["getinfo", "walletbalance", "listchannels"] {
+            assert_eq!(api.get(call, &[("uuid", "alice")]).await.status, 200, "{call}");
+        }
+        let operation = format!("operations/{}", accepted.body["id"].as_str().unwrap());
+        assert_eq!(api.get(&operation, &[]).await.ok()["state"], "running");
+        assert!(cloud.proxy.holds("RunInstances"), "all of it while EC2 says nothing");
+        cloud.proxy.release();
+        cloud.works("bob").await;
+        assert_eq!(cloud.account.living().await.len(), 2);
+        cloud.stop().await;
+    });
+}
+
 #[test]
 fn what_the_operator_must_do_is_said_and_then_it_goes_on() {
     harness::run(DEADLINE, async {
