@@ -27,6 +27,8 @@ pub struct Faults {
     pub denied: bool,
     /// No instance is further than being started.
     pub pending: bool,
+    /// Each instance ends as soon as it was started, as where its volumes' key cannot be used.
+    pub ends: bool,
     /// Private addresses that have changed: old and new.
     pub moved: HashMap<String, String>,
 }
@@ -118,10 +120,10 @@ impl Faults {
         for (old, new) in &self.moved {
             text = text.replace(&format!(">{old}<"), &format!(">{new}<"));
         }
-        if self.pending {
-            text = text
-                .replace("<code>16</code>", "<code>0</code>")
-                .replace("<name>running</name>", "<name>pending</name>");
+        let made_out = [self.pending.then_some(("0", "pending")), self.ends.then_some(("48", "terminated"))];
+        for (code, name) in made_out.into_iter().flatten() {
+            text = text.replace("<code>16</code>", &format!("<code>{code}</code>"));
+            text = text.replace("<name>running</name>", &format!("<name>{name}</name>"));
         }
         text
     }

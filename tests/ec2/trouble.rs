@@ -99,6 +99,26 @@ fn an_instance_that_stays_pending_is_waited_for() {
     });
 }
 
+/// What makes each instance end is not answered with ever more of them.
+#[test]
+fn where_each_instance_ends_the_next_one_waits() {
+    harness::run(DEADLINE, async {
+        let cloud = Cloud::start(Compute::default()).await;
+        cloud.machines.wait(true);
+        cloud.proxy.set(|faults| faults.ends = true);
+        let create = cloud.create_later("alice");
+        cloud.launch_says("the next one is started in").await;
+        assert_eq!(cloud.proxy.calls("RunInstances"), 2, "the second at once, the third later");
+        assert!(cloud.account.living().await.is_empty());
+        cloud.proxy.set(|faults| faults.ends = false);
+        cloud.machines.wait(false);
+        create.await.unwrap();
+        cloud.works("alice").await;
+        assert_eq!(cloud.proxy.calls("RunInstances"), 3);
+        cloud.stop().await;
+    });
+}
+
 #[test]
 fn no_request_of_a_user_waits_for_ec2() {
     harness::run(DEADLINE, async {

@@ -4,6 +4,7 @@
 use super::super::feed::wait_for_change;
 use super::super::hosting::Supply;
 use super::super::step::{Advance, Ctx, Settle};
+use crate::backoff::Backoff;
 use crate::compute::{ComputeError, user_data};
 use crate::error::{Error, Result};
 use crate::model::HostId;
@@ -30,6 +31,8 @@ use time::OffsetDateTime;
 const PAUSE: Duration = Duration::from_secs(20);
 /// How long what only the operator can help with is left alone.
 const DENIED_PAUSE: Duration = Duration::from_secs(10);
+/// How long after another instance that has not joined.
+const FAILING: Backoff = Backoff { first: Duration::from_secs(10), longest: Duration::from_secs(600) };
 /// After no answer.
 const AGAIN: Duration = Duration::from_secs(1);
 /// How long is waited for an event before looking all the same.
@@ -74,7 +77,7 @@ impl Launching<'_> {
             LaunchStep::Run { frozen } => self.run(frozen).await,
             LaunchStep::Find { frozen, since } => self.find(frozen, *since).await,
             LaunchStep::AwaitJoin { frozen, instance } => self.await_join(frozen, instance).await,
-            LaunchStep::Retire { instance, .. } => self.retire(instance).await,
+            LaunchStep::Retire { frozen, instance } => self.retire(frozen, instance).await,
         }
     }
 
@@ -364,13 +367,31 @@ impl Launching<'_> {
         Ok(self.next(step, progress, vec![repo::update(&host.value, host.version)?]))
     }
 
-    async fn retire(&self, instance: &InstanceId) -> Result<Advance> {
+    async fn retire(&self, frozen: &Frozen, instance: &InstanceId) -> Result<Advance> {
         self.ctx.claim.check()?;
         if let Err(error) = self.supply.compute.terminate(instance).await {
             return Ok(later(&error, self.id));
         }
-        Ok(self.next(LaunchStep::first(), format!("instance {instance} is terminated"), Vec::new()))
+        let Some(pause) = pause_after(frozen.generation) else {
+            return Ok(self.next(LaunchStep::first(), format!("instance {instance} is terminated"), Vec::new()));
+        };
+        let pause = jittered(pause);
+        let (generation, seconds) = (frozen.generation, pause.as_secs());
+        tracing::error!(host.id = %self.id, %instance, generation, seconds, "no instance of this host joins; see its console output");
+        let step = LaunchStep::Freeze { place_number: 0, not_before: Some(self.now() + pause) };
+        let progress = format!(
+            "instance {instance} is terminated, like the one before it: see its state reason and console output at EC2; \
+             the next one is started in {seconds} s"
+        );
+        Ok(self.next(step, progress, Vec::new()))
     }
+}
+
+/// How long after this generation's instance was taken back the next one is started. The first may have been an accident;
+/// what makes each of them end (an image that does not boot, a key that does not open its volumes) costs money each time.
+fn pause_after(generation: u64) -> Option<Duration> {
+    let failures = u32::try_from(generation.checked_sub(2)?).unwrap_or(u32::MAX);
+    Some(FAILING.pause(failures, 1.0))
 }
 
 /// What is harmless to repeat, and has no other way.
@@ -381,4 +402,16 @@ pub(super) fn later(error: &ComputeError, host: &HostId) -> Advance {
 
 pub(super) fn jittered(pause: Duration) -> Duration {
     pause.mul_f64(rand::rng().random_range(0.5..1.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pauses_between_instances_that_do_not_join_grow_up_to_ten_minutes() {
+        let pauses =
+            [1, 2, 3, 7, 8, 60, u64::MAX].map(|generation| pause_after(generation).map(|pause| pause.as_secs()));
+        assert_eq!(pauses, [None, Some(10), Some(20), Some(320), Some(600), Some(600), Some(600)]);
+    }
 }
