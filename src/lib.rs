@@ -25,6 +25,7 @@ pub mod lndserver;
 pub mod master;
 pub mod model;
 pub mod pki;
+pub mod release;
 pub mod seal;
 pub mod store;
 mod tally;

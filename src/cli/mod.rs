@@ -10,6 +10,7 @@ mod logging;
 mod node;
 mod operation;
 mod output;
+mod release;
 mod run;
 mod signals;
 mod store;
@@ -64,6 +65,9 @@ enum Command {
     /// The Store: move a deployment to another
     #[command(subcommand)]
     Store(store::StoreCommand),
+    /// Releases: what the hosts run. Make a key, sign, verify, check
+    #[command(subcommand)]
+    Release(release::ReleaseCommand),
     /// Ends everything beneath it when its owner is gone (used by `dev` and tests)
     #[command(name = "__reaper", hide = true)]
     Reaper(reaper::ReaperArgs),
@@ -175,6 +179,7 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Operation(command) => operation::run(command).await,
         Command::Keys(command) => keys::run(command).await,
         Command::Store(command) => store::run(command).await,
+        Command::Release(command) => release::run(command).await,
         Command::Reaper(_) => Err(Failure::usage("the reaper runs alone")),
     }
 }

@@ -20,6 +20,7 @@ pub mod operation;
 pub mod placing;
 pub mod problem;
 pub mod provision;
+pub mod release;
 pub mod work;
 
 pub use amount::{Msat, Sat};

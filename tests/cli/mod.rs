@@ -6,6 +6,7 @@ mod keys;
 mod mainnet;
 mod master;
 mod parked;
+mod release;
 
 use crate::harness::command::{self, Done};
 use std::os::unix::fs::PermissionsExt;
