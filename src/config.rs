@@ -14,6 +14,7 @@ mod sections;
 mod serving;
 mod setting;
 mod source;
+mod updates;
 
 pub use boot::BootSettings;
 pub use chain::{ChainBackend, ChainRpc, ChainSection};
@@ -26,6 +27,7 @@ pub use sections::{
 pub use serving::{AgentsSection, HttpSection, LogFormat, LogSection, MasterSection};
 pub use source::{ConfigFault, ENV_PREFIX, Origin};
 use source::{Found, Part, Settings};
+pub use updates::{GitHubSettings, UpdatesSection};
 
 use crate::model::Network;
 use crate::model::app::Limits;
@@ -44,6 +46,7 @@ const SECTIONS: &[&str] = &[
     "funding",
     "payments",
     "limits",
+    "updates",
     "master",
     "log",
 ];
@@ -75,6 +78,8 @@ pub struct Config {
     pub payments: PaymentsSection,
     /// Ceilings of the deployment.
     pub limits: Limits,
+    /// Whose releases are believed, if anybody's.
+    pub updates: Option<UpdatesSection>,
     /// How masters share the work.
     pub master: MasterSection,
     /// What is logged.
@@ -100,6 +105,7 @@ impl Config {
 
     fn read(settings: &mut Settings) -> Option<Self> {
         let has_treasury = settings.is_given(TreasurySection::NAME);
+        let has_updates = settings.is_given(UpdatesSection::NAME);
         // All of them are read before the first one that is missing ends this.
         let deployment = settings.part::<DeploymentSection>();
         let store = settings.part::<StoreSection>();
@@ -113,6 +119,7 @@ impl Config {
         let funding = settings.part::<FundingSection>();
         let payments = settings.part::<PaymentsSection>();
         let limits = settings.part::<Limits>();
+        let updates = if has_updates { settings.part::<UpdatesSection>() } else { None };
         let master = settings.part::<MasterSection>();
         let log = settings.part::<LogSection>();
 
@@ -144,6 +151,7 @@ impl Config {
             funding: funding?,
             payments: payments?,
             limits: limits?,
+            updates,
             master: master?,
             log: log?,
         })

@@ -18,6 +18,7 @@ pub mod dev;
 pub mod error;
 pub mod fault;
 mod files;
+pub mod github;
 pub mod http;
 pub mod kms;
 pub mod lnd;

@@ -13,6 +13,7 @@ use crate::app::executor::Executor;
 use crate::app::expiry;
 use crate::app::fleet::Fleet;
 use crate::app::hosting::HostKeeper;
+use crate::app::updates;
 use crate::app::upkeep::Upkeep;
 use crate::app::{Parts, Service};
 use crate::config::Config;
@@ -134,6 +135,7 @@ impl Master {
             store: Arc::clone(&self.parts.store),
             clock: Arc::clone(&self.parts.clock),
             network: self.config.deployment.network,
+            webhook: build::webhook(&self.config)?.map(Arc::new),
         };
         // Who asks is answered until the last step has ended: that this master is not ready, or how an operation is.
         spawn(&mut base, "http", self.http.run(state, stop.clone(), base_stop.clone()));
@@ -153,6 +155,7 @@ impl Master {
         let authorities = authorities::follow(parts, fleet, own, self.parts.feed.subscribe());
         spawn(&mut base, "authorities", done(stopped_by(base_stop.clone(), authorities)));
 
+        spawn(&mut work, "releases", done(updates::run(Arc::clone(&self.parts), stop.clone())));
         let store = || Arc::clone(&self.parts.store);
         spawn(&mut work, "expiry", done(expiry::run(store(), Arc::clone(&self.parts.clock), stop.clone())));
         spawn(&mut base, "feed", done(Arc::clone(&self.parts.feed).run(store(), base_stop.clone())));

@@ -15,3 +15,4 @@ mod lndserver;
 mod matrix;
 mod store_contract;
 mod story;
+mod updates;

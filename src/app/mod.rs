@@ -19,6 +19,7 @@ mod settle;
 pub mod step;
 #[cfg(test)]
 mod testing;
+pub mod updates;
 pub mod upkeep;
 pub mod usage;
 mod worker;
@@ -89,6 +90,8 @@ pub struct Parts {
     pub settings: Settings,
     /// What new hosts are made of, where the deployment makes its own.
     pub supply: Option<hosting::Supply>,
+    /// Whose releases are believed, where any are.
+    pub updates: Option<updates::Updates>,
     /// Turns for what takes much memory on a host.
     pub turns: parts::Turns,
     /// The turn to make one funding of all that wait: others would only try the same, and lose. It is held across calls of

@@ -47,6 +47,7 @@ impl Parts {
                 spec: NodeSpec::default(),
             },
             supply: None,
+            updates: None,
             turns: parts::Turns::default(),
             funding_turn: tokio::sync::Mutex::default(),
             clock,

@@ -1,7 +1,9 @@
-//! `scale-lnd release`: what the hosts run, as a signed manifest. None of these verbs needs a deployment: they are typed where
-//! the release key is, which is best no master.
+//! `scale-lnd release`: what the hosts run, as a signed manifest. None of these verbs but `apply` needs a deployment: they are
+//! typed where the release key is, which is best no master.
 
-use super::{Failure, Output};
+use super::admin::{self, Admin};
+use super::{ConfigArgs, Failure, Output};
+use crate::app::updates::{self, Believed, Found};
 use crate::config::SecretSource;
 use crate::files;
 use crate::model::release::Release;
@@ -43,6 +45,13 @@ pub enum ReleaseCommand {
         #[arg(long, value_name = "KEY", required = true)]
         trust: Vec<String>,
     },
+    /// Want a release from now on, as if it had been found in the watched repository; its signature is MANIFEST.minisig
+    Apply {
+        /// The manifest
+        manifest: PathBuf,
+        #[command(flatten)]
+        config: ConfigArgs,
+    },
     /// Say whether a manifest makes sense, signed or not, and whether its artifacts are what it says
     Check {
         /// The manifest
@@ -80,6 +89,7 @@ pub async fn run(command: ReleaseCommand) -> Result<(), Failure> {
         ReleaseCommand::Keygen { path, password } => keygen(&path, &password.protection()?),
         ReleaseCommand::Sign { manifest, key, password } => sign(&manifest, key, &password.protection()?),
         ReleaseCommand::Verify { manifest, trust } => verify(&manifest, &trust),
+        ReleaseCommand::Apply { manifest, config } => apply(&manifest, &config).await,
         ReleaseCommand::Check { manifest, offline } => check(&manifest, offline).await,
     }
 }
@@ -162,6 +172,37 @@ fn say(release: &Release) {
         output.row(row.into_iter().chain([json!(program.revert_to), json!(arches)]));
     }
     output.print(false);
+}
+
+async fn apply(path: &Path, config: &ConfigArgs) -> Result<(), Failure> {
+    let (text, signature) = (read(path)?, read(&beside(path, SUFFIX))?);
+    let signature = String::from_utf8_lossy(&signature);
+    let Admin { config, store, .. } = admin::open(config).await?;
+    let Some(section) = &config.updates else {
+        return Err(Failure::usage("the configuration has no [updates], so nobody's releases are believed"));
+    };
+    let (name, network) = (config.deployment.name.as_str(), config.deployment.network);
+    let believed = Believed { trusted: &TrustedKeys::new(section.trusted_keys.clone()), deployment: name, network };
+    loop {
+        let found = updates::want(&*store, believed, (&text, &signature), None, admin::now()).await;
+        let (manifest, found) = found.map_err(|error| Failure::Failed(format!("{}: {error}", path.display())))?;
+        let serial = manifest.release.serial;
+        match found {
+            Found::Wanted => {
+                println!("release {serial} is the wanted one already");
+                return Ok(());
+            }
+            Found::Newer(writes) => match store.commit(writes).await {
+                Ok(_) => {
+                    println!("release {serial} is wanted from now on");
+                    return Ok(());
+                }
+                // Another release came in between.
+                Err(error) if error.is_conflict() => {}
+                Err(error) => return Err(error.into()),
+            },
+        }
+    }
 }
 
 async fn check(path: &Path, offline: bool) -> Result<(), Failure> {

@@ -213,7 +213,7 @@ fn the_examples_are_whole_and_right() {
     let all_faults = load(&colours, &[], &[]).unwrap_err();
     let keys = known_keys(&all_faults.lines().map(str::to_owned).collect::<Vec<_>>());
     assert!(keys.len() > 40, "{keys:?}");
-    let in_environment = ["key", "rpc_password"];
+    let in_environment = ["key", "rpc_password", "token", "webhook_secret", "former_webhook_secret"];
     // (Those of other chain backends stand there indented.)
     for key in keys.iter().filter(|key| !in_environment.contains(&key.as_str())) {
         assert!(master.contains(&format!("{key} = ")), "{key} is not in master.example.toml");
@@ -229,6 +229,15 @@ fn the_examples_are_whole_and_right() {
 
 /// Settings whose comment shows an example: there is no default that could be shown.
 const EXAMPLES: &[&str] = &[
+    "trusted_keys",
+    "repository",
+    "branch",
+    "manifest",
+    "api_url",
+    "token_file",
+    "webhook_secret_file",
+    "former_webhook_secret_file",
+    "poll_every_seconds",
     "address",
     "fixed_sat_per_vbyte",
     "open_margin_seconds",
@@ -423,4 +432,52 @@ fn faults_of_a_store_are_named() {
         let faults = with_store(lines).unwrap_err();
         assert!(faults.contains(expected), "{lines}: {faults}");
     }
+}
+
+const UPDATES: &str = "\n[updates]\ntrusted_keys = [\"RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3\"]\n";
+
+fn updates(lines: &str) -> Result<UpdatesSection, String> {
+    load(&format!("{WHOLE}{UPDATES}{lines}"), &[], &[]).map(|config| config.updates.unwrap())
+}
+
+#[test]
+fn releases_are_found_at_github_or_by_an_operators_hand() {
+    assert!(load(WHOLE, &[], &[]).unwrap().updates.is_none());
+    assert!(updates("").unwrap().github.is_none());
+    let github = updates("repository = \"acme/fleet\"").unwrap().github.unwrap();
+    assert!(github.webhook_secrets.is_empty() && github.token.is_none());
+    // What the example shows are the defaults.
+    let example = uncommented(include_str!("../../docs/master.example.toml")).replace("key_files", "#");
+    let told = load(&example, &[], &[]).unwrap().updates.unwrap().github.unwrap();
+    let shown = |github: &GitHubSettings| {
+        let GitHubSettings { watched, manifest, api_url, poll_every, .. } = github;
+        format!("{watched:?} {manifest} {api_url} {poll_every:?}")
+    };
+    assert_eq!((shown(&told), told.webhook_secrets.len()), (shown(&github), 2));
+    let of_env = [("SCALE_LND_UPDATES_TOKEN", "ghp_x"), ("SCALE_LND_UPDATES_WEBHOOK_SECRET", "s3cret")];
+    let config = load(&format!("{WHOLE}{UPDATES}repository = \"acme/fleet\""), &of_env, &[]).unwrap();
+    let shown = format!("{config:?}");
+    assert!(!shown.contains("ghp_x") && !shown.contains("s3cret"));
+}
+
+#[test]
+fn faults_of_updates_are_named() {
+    let faults = |lines: &str| updates(lines).unwrap_err().replace("scale-lnd.toml:", "");
+    let wrong = r#"repository = "fleet"
+branch = "../main"
+manifest = "/etc/passwd"
+api_url = "http://github.example"
+poll_every_seconds = 0
+former_webhook_secret_file = "x"
+webhook_secret = "in the file"
+"#;
+    insta::assert_snapshot!(faults(wrong));
+    assert!(faults("branch = \"main\"").contains("updates.branch: means nothing without repository"));
+    for repository in ["acme/fleet/x", "acme/..", "a b/c", "acme/", "/fleet"] {
+        assert!(faults(&format!("repository = {repository:?}")).contains("updates.repository: must be OWNER/NAME"));
+    }
+    let untrusting = load(&format!("{WHOLE}\n[updates]\ntrusted_keys = []"), &[], &[]).unwrap_err();
+    assert!(untrusting.contains("updates.trusted_keys: must have a key at least"), "{untrusting}");
+    let nonsense = load(&format!("{WHOLE}\n[updates]\ntrusted_keys = [\"RWx\"]"), &[], &[]).unwrap_err();
+    assert!(nonsense.contains("updates.trusted_keys: must be a public key of minisign"), "{nonsense}");
 }

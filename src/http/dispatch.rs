@@ -8,6 +8,7 @@ use super::params::{self, Given};
 use super::places::{Place, Places};
 use super::problem;
 use super::route::{Effect, Route};
+use super::webhook::{self, Webhook};
 use super::{AppState, auth::Caller};
 use crate::apikey::ApiKeyId;
 use crate::app::refuse;
@@ -46,6 +47,8 @@ pub(super) struct Dispatcher {
 pub(super) enum Target {
     /// A route, with the part of the path that is a parameter.
     Route(Arc<Route>, Option<String>),
+    /// GitHub's webhook.
+    Webhook(Arc<Webhook>),
     /// No route.
     Nowhere,
 }
@@ -89,7 +92,9 @@ impl Dispatcher {
         let method = request.method().clone();
         let started = Instant::now();
         let mut trace = Trace::default();
-        let is_large = told_length(request.headers()).is_some_and(|length| length > self.config.body_limit_bytes);
+        let most =
+            if matches!(target, Target::Webhook(_)) { webhook::MOST_BYTES } else { self.config.body_limit_bytes };
+        let is_large = told_length(request.headers()).is_some_and(|length| length > most);
         let answer =
             AssertUnwindSafe(self.answer(&target, request, &mut trace)).catch_unwind().instrument(span.clone());
         let outcome = answer.await.unwrap_or_else(|_| {
@@ -116,6 +121,10 @@ impl Dispatcher {
 
     async fn answer(&self, target: &Target, request: Request<Body>, trace: &mut Trace) -> Result<Response, Refusal> {
         let (parts, body) = request.into_parts();
+        if let Target::Webhook(webhook) = target {
+            let received = webhook.receive(&self.state, &parts.headers, body);
+            return self.within(self.config.request_timeout, received).await;
+        }
         let caller = auth::authenticate(&parts.headers, &self.state.directory, self.state.network).await?;
         let caller = trace.caller.insert(caller).clone();
         self.check_rate(&caller)?;
@@ -257,11 +266,11 @@ fn wants_events(headers: &HeaderMap) -> bool {
     headers.get_all(header::ACCEPT).iter().any(|value| value.to_str().is_ok_and(|v| v.contains("text/event-stream")))
 }
 
-fn told_length(headers: &HeaderMap) -> Option<usize> {
+pub(super) fn told_length(headers: &HeaderMap) -> Option<usize> {
     text(headers, header::CONTENT_LENGTH.as_str())?.parse().ok()
 }
 
-fn text(headers: &HeaderMap, name: &str) -> Option<String> {
+pub(super) fn text(headers: &HeaderMap, name: &str) -> Option<String> {
     headers.get(name)?.to_str().ok().map(str::to_owned)
 }
 
@@ -284,6 +293,7 @@ fn finish(response: &mut Response, request_id: &str) {
 fn log(target: &Target, method: &Method, response: &Response, took: Duration, caller: Option<&Caller>) {
     let (route, looks) = match target {
         Target::Route(route, _) => (route.path, route.effect == Effect::Looks),
+        Target::Webhook(_) => ("update", false),
         Target::Nowhere => ("", true),
     };
     let status = response.status().as_u16();

@@ -27,9 +27,12 @@ mod problem;
 mod route;
 mod router;
 mod serve;
+mod updates;
 mod values;
+mod webhook;
 
 pub use serve::{BoundServer, ServeError, check_certificate};
+pub use webhook::Webhook;
 
 use crate::app::Service;
 use crate::app::directory::Directory;
@@ -51,6 +54,8 @@ pub struct AppState {
     pub clock: SharedClock,
     /// The network of the deployment.
     pub network: Network,
+    /// What takes GitHub's webhook, where there is one.
+    pub webhook: Option<Arc<Webhook>>,
 }
 
 /// The OpenAPI description of the API, as it is served: for the command line and for tests.

@@ -33,7 +33,7 @@ params! {
 
 /// An operation as the API shows it.
 #[derive(Debug, Serialize)]
-struct View<'a> {
+pub(super) struct View<'a> {
     id: &'a OperationId,
     kind: &'static str,
     uuid: Option<&'a str>,
@@ -89,18 +89,24 @@ fn finished_or_accepted(operation: &Operation) -> Result<Response, Refusal> {
         State::Succeeded { result } => ok(result)?,
         State::Failed { error } | State::Parked { error } => problem::response(error, Some(&operation.id)),
         State::Running => {
-            let mut response = ok(&View::from(operation))?;
-            *response.status_mut() = StatusCode::ACCEPTED;
-            let location = format!("/lnd/v1/operations/{}", operation.id);
-            if let Ok(location) = HeaderValue::try_from(location) {
-                response.headers_mut().insert(header::LOCATION, location);
-            }
+            let mut response = accepted(operation)?;
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
             response
         }
     };
     if let Ok(id) = HeaderValue::try_from(operation.id.as_str()) {
         response.headers_mut().insert("x-operation-id", id);
+    }
+    Ok(response)
+}
+
+/// 202: the operation, and where it is told of.
+pub(super) fn accepted(operation: &Operation) -> Result<Response, Refusal> {
+    let mut response = ok(&View::from(operation))?;
+    *response.status_mut() = StatusCode::ACCEPTED;
+    let location = format!("/lnd/v1/operations/{}", operation.id);
+    if let Ok(location) = HeaderValue::try_from(location) {
+        response.headers_mut().insert(header::LOCATION, location);
     }
     Ok(response)
 }

@@ -28,14 +28,16 @@ macro_rules! statuses {
 statuses! {
     BAD_REQUEST: InvalidParameters, MalformedBody, PayreqMalformed, PayreqBadSignature, PayreqWrongNetwork,
         PayreqNoAmount, PayreqAmountConflict;
-    UNAUTHORIZED: Unauthorized;
+    UNAUTHORIZED: Unauthorized, WebhookUnsigned, WebhookSignatureWrong;
     FORBIDDEN: Forbidden;
-    NOT_FOUND: UserNotFound, OperationNotFound, NotFound, LndNotFound;
+    NOT_FOUND: UserNotFound, OperationNotFound, NotFound, LndNotFound, ReleaseNotFound;
     METHOD_NOT_ALLOWED: MethodNotAllowed;
     CONFLICT: IdempotencyKeyInFlight, PayreqExpired, PayreqOwnInvoice, InvoiceExpiresTooSoon, AlreadyPaid,
         PaymentConflict, InsufficientFunds, NoRoute, PaymentFailed, OpenFeeTooHigh, FeeTooHigh, PeerUnreachable,
         PeerAddressUnknown, ChannelOpenFailed, SeveralChannels, ChannelNotFound, CloseConflict, LimitExceeded,
-        LimitUnset, NodeNotEmpty, NodeDeleted, NotParked, Parked, LndRefused;
+        LimitUnset, NodeNotEmpty, NodeDeleted, NotParked, Parked, LndRefused, ReleaseMalformed, ReleaseUnknownKey,
+        ReleaseSignatureWrong, ReleaseOtherDeployment, ReleaseOtherNetwork, ReleaseExpired, ReleaseOlder,
+        ReleaseSerialTaken;
     PAYLOAD_TOO_LARGE: BodyTooLarge;
     UNSUPPORTED_MEDIA_TYPE: UnsupportedMediaType;
     UNPROCESSABLE_ENTITY: IdempotencyKeyReused;

@@ -5,7 +5,9 @@ use super::route::Answer::{Lnd, LndPage, Own};
 use super::route::Effect::{Changes, Looks, Operates};
 use super::route::Methods::{Get, GetAndPost, Post};
 use super::route::Route;
-use super::{channels, docs, health, hosts, info, invoices, nodes, onchain, openapi, operations, payments, peers};
+use super::{
+    channels, docs, health, hosts, info, invoices, nodes, onchain, openapi, operations, payments, peers, updates,
+};
 use crate::model::app::Scope;
 use axum::Router;
 use axum::body::Bytes;
@@ -81,7 +83,14 @@ pub(super) fn routes() -> Vec<Route> {
         // The deployment.
         Route::new("hosts", GetAndPost, Looks, OPERATOR, Own("Hosts"), hosts::list)
             .about("Lists the hosts."),
+        Route::new("update", Get, Looks, OPERATOR, Own("Updates"), updates::show)
+            .about("Tells which release is wanted, who looks for one, and the last deliveries of GitHub's webhook."),
     ]
+}
+
+/// GitHub's webhook has no API key: it has a signature of its own.
+fn is_webhook(route: &Route, request: &Request) -> bool {
+    route.path == "update" && request.method() == http::Method::POST
 }
 
 /// The whole of it, and what needs no key: health and the description.
@@ -106,6 +115,11 @@ pub(super) fn router(dispatcher: Arc<Dispatcher>) -> Router {
             &path,
             any(move |path: RawPathParams, request: Request| async move {
                 let in_path = path.iter().next().map(|(_, value)| value.to_owned());
+                if is_webhook(&route, &request)
+                    && let Some(webhook) = &dispatcher.state().webhook
+                {
+                    return dispatcher.handle(Target::Webhook(Arc::clone(webhook)), request).await;
+                }
                 dispatcher.handle(Target::Route(route, in_path), request).await
             }),
         );

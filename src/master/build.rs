@@ -8,17 +8,25 @@ use crate::app::keys::Keys;
 use crate::app::lease::{Lease, Observer};
 use crate::app::lnds::Lnds;
 use crate::app::parts::Turns;
+use crate::app::updates::{Source, Updates};
 use crate::app::{Parts, Settings, Treasury};
 use crate::clock::{SharedClock, SystemClock};
 use crate::compute::ec2::{Ec2, Ec2Options};
-use crate::config::{ComputeSection, Config, Ec2Section, TreasurySection, must_not_be_everybodys};
+use crate::config::{
+    ComputeSection, Config, Ec2Section, GitHubSettings, SecretSource, TreasurySection, UpdatesSection,
+    must_not_be_everybodys,
+};
 use crate::deployment::{self, KeySource};
+use crate::github::GitHub;
+use crate::http::Webhook;
 use crate::lnd::PinnedCert;
 use crate::lnd::client::LndClient;
 use crate::lnd::macaroon::Macaroon;
 use crate::lndserver::client::Agents;
 use crate::model::{MasterId, Sat};
 use crate::pki::Credentials;
+use crate::release::TrustedKeys;
+use secrecy::SecretString;
 use std::path::Path;
 use std::sync::Arc;
 use zeroize::Zeroizing;
@@ -54,6 +62,7 @@ pub(super) async fn build(config: &Config) -> Result<Built, MasterError> {
     let lease = Lease::new(id.clone(), ttl, Arc::clone(&clock));
     lease.tell_keys(opening.versions);
     authorities::tell(&lease, &fleet, &credentials);
+    let updates = config.updates.as_ref().map(|section| updates(config, section)).transpose()?;
     let parts = Parts {
         feed: Feed::new(),
         lease,
@@ -64,6 +73,7 @@ pub(super) async fn build(config: &Config) -> Result<Built, MasterError> {
         treasury,
         settings,
         supply,
+        updates,
         turns: Turns::default(),
         funding_turn: tokio::sync::Mutex::default(),
         store,
@@ -106,6 +116,35 @@ async fn supply(config: &Config, section: &Ec2Section, fleet: &Arc<Fleet>) -> Re
         provision: section.provision(&config.agents, &config.chain),
         fleet: Arc::clone(fleet),
     })
+}
+
+fn updates(config: &Config, section: &UpdatesSection) -> Result<Updates, MasterError> {
+    let source = |github: &GitHubSettings| {
+        let token = github.token.as_ref().map(|token| secret("updates.token_file", token)).transpose()?;
+        let client = GitHub::new(&github.api_url, &github.watched.repository, token);
+        let client = client.map_err(|e| MasterError::File { key: "updates.api_url", reason: e.to_string() })?;
+        let (watched, manifest) = (github.watched.clone(), github.manifest.clone());
+        Ok::<_, MasterError>(Source { github: client, watched, manifest, poll_every: github.poll_every })
+    };
+    Ok(Updates {
+        trusted: TrustedKeys::new(section.trusted_keys.clone()),
+        deployment: config.deployment.name.clone(),
+        network: config.deployment.network,
+        source: section.github.as_ref().map(source).transpose()?,
+        turn: tokio::sync::Mutex::default(),
+    })
+}
+
+/// What takes GitHub's webhook, where there is a secret for it.
+pub(super) fn webhook(config: &Config) -> Result<Option<Webhook>, MasterError> {
+    let Some(github) = config.updates.as_ref().and_then(|updates| updates.github.as_ref()) else { return Ok(None) };
+    let secrets = github.webhook_secrets.iter().map(|source| secret("updates.webhook_secret_file", source));
+    let secrets = secrets.collect::<Result<Vec<_>, _>>()?;
+    Ok((!secrets.is_empty()).then(|| Webhook::new(&secrets, github.watched.clone())))
+}
+
+fn secret(key: &'static str, source: &SecretSource) -> Result<SecretString, MasterError> {
+    source.text().map_err(|reason| MasterError::File { key, reason })
 }
 
 fn treasury(section: &TreasurySection) -> Result<Treasury, MasterError> {

@@ -21,6 +21,7 @@ pub mod placing;
 pub mod problem;
 pub mod provision;
 pub mod release;
+pub mod updates;
 pub mod work;
 
 pub use amount::{Msat, Sat};

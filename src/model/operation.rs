@@ -83,6 +83,8 @@ pub struct Owner {
 
 /// The claim under which the treasury's operations run.
 pub const TREASURY: &str = "treasury";
+/// And those that look for releases.
+pub const UPDATES: &str = "updates";
 
 impl Operation {
     /// Whether somebody has to work on it.
@@ -107,7 +109,8 @@ impl Operation {
     #[must_use]
     pub fn subject(&self) -> &str {
         let node = self.node.as_ref().map(NodeId::as_str);
-        node.or(self.host.as_ref().map(HostId::as_str)).unwrap_or(TREASURY)
+        let own = if matches!(self.work, Work::Update(_)) { UPDATES } else { TREASURY };
+        node.or(self.host.as_ref().map(HostId::as_str)).unwrap_or(own)
     }
 }
 

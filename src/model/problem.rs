@@ -28,6 +28,10 @@ pub enum Code {
     Unauthorized,
     /// The key's scopes do not cover this call.
     Forbidden,
+    /// The delivery of the webhook has no signature.
+    WebhookUnsigned,
+    /// The signature of the delivery is not one of this body.
+    WebhookSignatureWrong,
     // 404
     /// No such user, for this app.
     UserNotFound,
@@ -37,6 +41,8 @@ pub enum Code {
     NotFound,
     /// lnd does not know what was asked for.
     LndNotFound,
+    /// There is no manifest where one was looked for.
+    ReleaseNotFound,
     // 405, 413, 415, 422, 429
     /// The route exists, not with this method.
     MethodNotAllowed,
@@ -97,6 +103,22 @@ pub enum Code {
     Parked,
     /// lnd says no.
     LndRefused,
+    /// The manifest cannot be read, or makes no sense.
+    ReleaseMalformed,
+    /// The release is signed with a key that nobody trusts.
+    ReleaseUnknownKey,
+    /// The release's signature is none, or not of this manifest.
+    ReleaseSignatureWrong,
+    /// The release is another deployment's.
+    ReleaseOtherDeployment,
+    /// The release is for another network.
+    ReleaseOtherNetwork,
+    /// The release has expired.
+    ReleaseExpired,
+    /// A release with a higher serial is wanted already.
+    ReleaseOlder,
+    /// Another release has this serial.
+    ReleaseSerialTaken,
     // 503
     /// The node is still being created.
     NodeCreating,

@@ -11,6 +11,7 @@ use crate::model::limits::Usage;
 use crate::model::machine::Machine;
 use crate::model::node::{Backup, BackupHead, Claim, ClosePointer, Heartbeat, Node, NodeName, PaymentPointer, Runtime};
 use crate::model::operation::{IdempotencyRecord, Operation};
+use crate::model::updates::{Delivery, Looked, ReleaseRecord, Wanted};
 use crate::model::work::create::FundingRequest;
 
 macro_rules! collections {
@@ -51,6 +52,10 @@ collections!(
     Operation,
     IdempotencyRecord,
     FundingRequest,
+    Delivery,
+    Looked,
+    ReleaseRecord,
+    Wanted,
 );
 
 fn entry(name: &'static str, value: impl Into<String>) -> IndexEntry {
@@ -219,5 +224,37 @@ impl Entity for FundingRequest {
     }
     fn index(&self) -> Vec<IndexEntry> {
         vec![entry("state", self.state.name())]
+    }
+}
+
+impl Entity for Delivery {
+    const COLLECTION: &'static str = "deliveries";
+    fn id(&self) -> String {
+        self.id.as_str().to_owned()
+    }
+    /// `hour`: the latest, and those that are forgotten by and by.
+    fn index(&self) -> Vec<IndexEntry> {
+        vec![entry(Self::HOUR, IdempotencyRecord::hour_of(self.received_at).to_string())]
+    }
+}
+
+impl Entity for Looked {
+    const COLLECTION: &'static str = "looks";
+    fn id(&self) -> String {
+        Self::id_of(&self.source)
+    }
+}
+
+impl Entity for ReleaseRecord {
+    const COLLECTION: &'static str = "releases";
+    fn id(&self) -> String {
+        Self::id_of(self.serial)
+    }
+}
+
+impl Entity for Wanted {
+    const COLLECTION: &'static str = "wanted";
+    fn id(&self) -> String {
+        Self::ID.to_owned()
     }
 }

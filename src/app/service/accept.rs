@@ -16,7 +16,7 @@ use rand::RngExt;
 use std::time::Duration;
 
 /// How often something is tried anew because somebody else wrote in between.
-pub(super) const MOST_TRIES: u32 = 1000;
+pub(in crate::app) const MOST_TRIES: u32 = 1000;
 
 /// What is to be accepted.
 pub(super) struct Proposal {
@@ -39,7 +39,7 @@ pub(super) enum Accepted {
 }
 
 /// What is said after [`MOST_TRIES`].
-pub(super) fn too_many_at_once() -> Refusal {
+pub(in crate::app) fn too_many_at_once() -> Refusal {
     Refusal::new(Code::Overloaded, "too many at once").retry_after(1)
 }
 

@@ -7,11 +7,12 @@ mod create;
 mod pay;
 mod withdraw;
 
-pub(super) use accept::step_aside;
+pub(super) use accept::{MOST_TRIES, step_aside, too_many_at_once};
 pub(super) use withdraw::fee_too_high;
 
 use super::directory::{Directory, unknown_user};
 use super::feed::{Changed, next_change_of};
+use super::updates::{self, Accepted, Received, Standing};
 use super::{Parts, refuse};
 use crate::error::StoreError;
 use crate::lnd::client::LndClient;
@@ -173,6 +174,16 @@ impl Service {
     ) -> Result<OperationPage, Refusal> {
         let index = app.map(|app| IndexEntry { name: "app", value: app.to_string() });
         repo::list::<Operation>(&*self.parts.store, index, cursor, limit, true).await.map_err(|e| refuse::store(&e))
+    }
+
+    /// Accepts a delivery of GitHub's webhook.
+    pub async fn accept_delivery(&self, received: &Received) -> Result<Accepted, Refusal> {
+        self.parts.accept_delivery(received).await
+    }
+
+    /// Which release is wanted, and what was heard of others.
+    pub async fn updates(&self) -> Result<Standing, Refusal> {
+        updates::standing(&self.parts).await.map_err(|e| refuse::store(&e))
     }
 
     /// Frees a parked operation: it runs again at the step where it was parked.

@@ -14,6 +14,7 @@ mod pay;
 mod peers;
 mod recover;
 mod resume;
+mod update;
 mod withdraw;
 
 pub(super) use opening::{coins, refuse_too_late};
@@ -44,6 +45,7 @@ pub async fn advance(ctx: &Ctx, operation: &Operation) -> Result<Advance> {
         Work::Launch(work) => launch::advance(ctx, operation, work).await,
         Work::Recover(work) => recover::advance(ctx, operation, work).await,
         Work::Resume(work) => resume::advance(ctx, operation, work).await,
+        Work::Update(work) => update::advance(ctx, operation, work).await,
     }
 }
 

@@ -24,6 +24,7 @@ pub(super) fn describe(routes: &[Route]) -> Value {
         }
         paths.insert(format!("/lnd/v1/{}", route.path), path(route));
     }
+    paths["/lnd/v1/update"]["post"] = webhook();
     for (name, about) in [("healthz", "The process answers."), ("readyz", "This master can be sent calls.")] {
         paths.insert(format!("/{name}"), health(name, about));
     }
@@ -147,6 +148,29 @@ fn problem() -> Value {
     json!({
         "description": "A refusal.",
         "content": {"application/problem+json": {"schema": reference("Problem")}},
+    })
+}
+
+/// It has no parameters of ours: what is in its body GitHub says.
+fn webhook() -> Value {
+    let header = |name: &str, about: &str| json!({"name": name, "in": "header", "required": true, "description": about, "schema": {"type": "string"}});
+    let any = json!({"schema": {"type": "object"}});
+    json!({
+        "operationId": "update_webhook",
+        "summary": "GitHub's webhook: there may be another release.",
+        "description": "Instead of a key a delivery has a signature. 202 with the operation that looks for a release, or with `ignored` and why.",
+        "security": [],
+        "parameters": [
+            header("X-Hub-Signature-256", "sha256= and the HMAC of the body under the webhook's secret, hexadecimal."),
+            header("X-GitHub-Delivery", "The delivery's name. One that was accepted before is what it was."),
+            header("X-GitHub-Event", "push, release, pull_request; any other is ignored."),
+        ],
+        "requestBody": {"required": true, "content": {"application/json": any.clone(), "application/x-www-form-urlencoded": any.clone()}},
+        "responses": {
+            "200": {"description": "A ping.", "content": {"application/json": any.clone()}},
+            "202": {"description": "Accepted, or ignored.", "content": {"application/json": any}},
+            "default": problem(),
+        },
     })
 }
 

@@ -22,6 +22,7 @@ pub(super) fn own(codes: &[Code]) -> Map<String, Value> {
         ("Nodes", page("nodes", "NodeSummary")),
         ("Host", host()),
         ("Hosts", page("hosts", "Host")),
+        ("Updates", updates()),
         ("Node_created", result("What the node is once it can be used.")),
         ("Node_deleted", result("The tombstone that is left.")),
         ("Payment", result("The payment, and the channel that was opened for it, if any.")),
@@ -136,6 +137,38 @@ fn node(full: bool) -> Value {
         properties["receivable_sat"] = optional("integer");
     }
     object(&required, properties)
+}
+
+fn updates() -> Value {
+    let wanted = object(
+        &["serial", "lnd", "lndserver", "signed_by", "source", "wanted_since"],
+        json!({
+            "serial": {"type": "integer"},
+            "lnd": optional("string"),
+            "lndserver": optional("string"),
+            "signed_by": {"type": "string"},
+            "source": optional("string"),
+            "wanted_since": time(),
+        }),
+    );
+    let delivery = object(
+        &["id", "event", "received_at", "ignored", "operation"],
+        json!({
+            "id": {"type": "string", "description": "X-GitHub-Delivery."},
+            "event": {"type": "string"},
+            "received_at": time(),
+            "ignored": optional("string"),
+            "operation": {"anyOf": [reference("Operation"), {"type": "null"}]},
+        }),
+    );
+    object(
+        &["wanted", "looking", "deliveries"],
+        json!({
+            "wanted": {"anyOf": [wanted, {"type": "null"}]},
+            "looking": {"type": "array", "items": reference("Operation")},
+            "deliveries": {"type": "array", "items": delivery, "description": "The last ones, newest first."},
+        }),
+    )
 }
 
 fn host() -> Value {

@@ -34,7 +34,9 @@ fn every_route_is_described_once_by_each_of_its_methods() {
     for route in &routes {
         let path = &description["paths"][format!("/lnd/v1/{}", route.path)];
         assert_eq!(path.get("get").is_some(), route.takes_get(true), "{}", route.path);
-        assert_eq!(path.get("post").is_some(), route.takes_post(), "{}", route.path);
+        // GitHub's webhook is no call of the API's.
+        let is_webhook = route.path == "update";
+        assert_eq!(path.get("post").is_some(), route.takes_post() || is_webhook, "{}", route.path);
         for operation in path.as_object().expect("methods").values() {
             assert!(ids.insert(operation["operationId"].as_str().expect("an id").to_owned()), "{}", route.path);
             assert!(operation["summary"].as_str().is_some_and(|about| about.ends_with('.')), "{}", route.path);

@@ -4,6 +4,7 @@ mod answers;
 mod gates;
 mod operations;
 mod server;
+mod webhook;
 
 use super::dispatch::Dispatcher;
 use super::{AppState, router};
@@ -118,7 +119,8 @@ impl Api {
         let directory = directory.await.expect("a directory");
         let service = Service::new(Arc::clone(&parts), Arc::clone(&directory));
         let network = Network::Simnet;
-        let state = AppState { service, directory, store: Arc::clone(&store), clock, network };
+        let webhook = None;
+        let state = AppState { service, directory, store: Arc::clone(&store), clock, network, webhook };
         let dispatcher = Dispatcher::new(state.clone(), config, shutdown.clone());
         let router = router::router(Arc::new(dispatcher));
         Self { router, state, store, shutdown, _folder: folder }

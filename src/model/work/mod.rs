@@ -10,6 +10,7 @@ pub mod pay;
 pub mod plan;
 pub mod recover;
 pub mod resume;
+pub mod update;
 
 use serde::{Deserialize, Serialize};
 
@@ -36,6 +37,8 @@ pub enum Work {
     Recover(recover::Recover),
     /// Start a node on its host's new machine.
     Resume(resume::Resume),
+    /// Look for a release.
+    Update(update::Update),
 }
 
 impl Work {
@@ -52,6 +55,7 @@ impl Work {
             Self::Launch(_) => "launch",
             Self::Recover(_) => "recover",
             Self::Resume(_) => "resume",
+            Self::Update(_) => "update",
         }
     }
 
@@ -68,6 +72,7 @@ impl Work {
             Self::Launch(w) => w.step.name(),
             Self::Recover(w) => w.step.name(),
             Self::Resume(_) => resume::Resume::STEP,
+            Self::Update(_) => update::Update::STEP,
         }
     }
 

@@ -175,6 +175,7 @@ fn at_its_start(work: Work) -> Work {
         Work::Launch(_) => Work::Launch(Launch { step: LaunchStep::first() }),
         Work::Recover(w) => Work::Recover(Recover { step: RecoverStep::Confirm, ..w }),
         Work::Resume(Resume { host, generation }) => Work::Resume(Resume { host, generation }),
+        Work::Update(work) => Work::Update(work),
     }
 }
 
