@@ -343,3 +343,7 @@ fn number(document: &proto::Document, field: &str) -> Option<i64> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+#[path = "federation_tests.rs"]
+mod federation_tests;
