@@ -116,6 +116,50 @@ fn a_host_whose_instance_is_gone_goes_on_with_its_channels() {
     });
 }
 
+/// Neither while the old instance is only stopped, which can be started again, nor while its volume is attached elsewhere,
+/// where an lnd may run on it.
+#[test]
+fn nothing_is_started_beside_what_may_still_have_the_wallets() {
+    harness::run(DEADLINE, async {
+        let cloud = Cloud::start(Compute::default()).await;
+        cloud.d.api().create("alice").await;
+        cloud.works("alice").await;
+        let (pubkey, old) = (cloud.pubkey("alice").await, cloud.instance_of("alice").await);
+        let (id, volume) = (old.instance_id().unwrap(), data_volume(&old).unwrap());
+
+        cloud.account.stop(id).await;
+        eventually("it is seen that the instance is stopped", LIMIT, || async {
+            let refused = cloud.recover(&old, &[]).await;
+            assert_eq!(refused.code, Some(1), "{}", refused.out);
+            refused.err.contains(&format!("instance {id} is stopped")).then_some(())
+        })
+        .await;
+        assert_eq!(cloud.account.living().await.len(), 1, "nothing has happened");
+
+        cloud.account.terminate(id).await;
+        let foreign = cloud.account.run_foreign(&old).await;
+        cloud.account.attach(&volume, &foreign, "/dev/sdz").await;
+        let operation = cloud.recovery(&old).await;
+        let parked = eventually("the recovery parks", LIMIT, || async {
+            let shown = cloud.operation(&operation).await;
+            (shown["state"]["state"] == "parked").then_some(shown)
+        })
+        .await;
+        let says = parked["progress"].as_str().unwrap();
+        assert!(says.contains(&foreign) && says.contains(&volume), "{says}");
+        let living = cloud.account.living().await;
+        assert_eq!(living.iter().map(|i| i.instance_id().unwrap()).collect::<Vec<_>>(), [foreign.as_str()]);
+
+        cloud.account.detach(&volume, &foreign, "/dev/sdz").await;
+        cloud.d.config_cli(&["operation", "retry", &operation]).await;
+        cloud.succeeds(&operation).await;
+        cloud.works("alice").await;
+        cloud.is_replaced("alice", &old).await;
+        assert_eq!(cloud.pubkey("alice").await, pubkey);
+        cloud.stop().await;
+    });
+}
+
 #[test]
 fn kills_of_the_master_at_each_step_of_a_recovery_end_in_one_instance() {
     harness::run(Duration::from_secs(600), async {

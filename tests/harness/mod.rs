@@ -5,6 +5,7 @@
 //! Everything lives beneath a reaper: a test that panics, hangs past its deadline or is killed leaves nothing behind.
 
 pub mod api;
+pub mod asked;
 pub mod command;
 pub mod deployment;
 pub mod emulator;

@@ -2,6 +2,7 @@
 
 use super::story;
 use crate::gates::store;
+use crate::harness::asked::{COUNTED, asked};
 use crate::harness::emulator::Emulator;
 use crate::harness::events::Events;
 use crate::harness::{self, Api, Deployment, Pauses, Setup, eventually};
@@ -10,43 +11,11 @@ use scale_lnd::error::Error;
 use scale_lnd::model::node::Node;
 use scale_lnd::store::repo;
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::time::Duration;
-
-const COUNTED: &str = "[log]\nformat = \"json\"\nfilter = \"info,scale_lnd::store::firestore=debug\"\n";
 
 async fn setup() -> Setup {
     Setup { firestore: Some(Emulator::shared().await.url.clone()), ..Setup::default() }
-}
-
-/// What the masters have asked of Firestore, without their heartbeats, which idle masters write, too.
-#[derive(Debug, Default)]
-struct Asked {
-    commits: u64,
-    writes: u64,
-    by_collection: BTreeMap<String, u64>,
-    reads: u64,
-}
-
-/// Reads what the masters' logs say of calls to Firestore after their first `from` lines; also how many lines there are.
-fn asked(d: &Deployment, from: usize) -> (Asked, usize) {
-    let mut asked = Asked::default();
-    let text = std::fs::read_to_string(&d.masters[0].log).unwrap();
-    let lines: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
-    for line in lines.iter().skip(from) {
-        asked.reads += line["firestore.reads"].as_u64().unwrap_or(0);
-        let Some(writes) = line["firestore.writes"].as_u64() else { continue };
-        let collections = line["collections"].as_str().unwrap();
-        if collections == "[\"masters\"]" {
-            continue;
-        }
-        asked.commits += 1;
-        asked.writes += writes;
-        for name in collections.split('"').skip(1).step_by(2) {
-            *asked.by_collection.entry(name.to_owned()).or_default() += 1;
-        }
-    }
-    (asked, lines.len())
 }
 
 #[test]

@@ -26,7 +26,7 @@ use tokio::sync::OnceCell;
 /// Where the launch template has the data volume.
 const DATA_DEVICE: &str = "/dev/sdf";
 /// Each test has one of its own; those that `in_region` is given are none of these.
-const REGIONS: [&str; 24] = [
+const REGIONS: [&str; 26] = [
     "us-east-1",
     "us-east-2",
     "us-west-1",
@@ -51,6 +51,8 @@ const REGIONS: [&str; 24] = [
     "ca-west-1",
     "eu-central-2",
     "me-central-1",
+    "us-gov-west-1",
+    "us-gov-east-1",
 ];
 
 /// The server.
@@ -228,6 +230,27 @@ impl Account {
 
     pub async fn delete_volume(&self, id: &str) {
         self.ec2.delete_volume().volume_id(id).send().await.unwrap();
+    }
+
+    /// An instance that has nothing to do with any deployment.
+    pub async fn run_foreign(&self, like: &Instance) -> String {
+        let request = self.ec2.run_instances().image_id(&self.image).min_count(1).max_count(1);
+        let request = request.subnet_id(like.subnet_id().unwrap()).instance_type(like.instance_type().unwrap().clone());
+        request.send().await.unwrap().instances()[0].instance_id().unwrap().to_owned()
+    }
+
+    pub async fn attach(&self, volume: &str, instance: &str, device: &str) {
+        let request = self.ec2.attach_volume().volume_id(volume).instance_id(instance);
+        request.device(device).send().await.unwrap();
+    }
+
+    pub async fn detach(&self, volume: &str, instance: &str, device: &str) {
+        let request = self.ec2.detach_volume().volume_id(volume).instance_id(instance);
+        request.device(device).send().await.unwrap();
+    }
+
+    pub async fn stop(&self, id: &str) {
+        self.ec2.stop_instances().instance_ids(id).send().await.unwrap();
     }
 
     pub async fn terminate(&self, id: &str) {

@@ -168,7 +168,7 @@ impl Machines {
     async fn spawn_agent(&self, id: &str, address: &str) -> Spawned {
         // Where the user data has none, the image has the same.
         let unit = std::fs::read_to_string(self.inside(id, UNIT))
-            .unwrap_or_else(|_| include_str!("../../deploy/host/scale-lnd.service").to_owned());
+            .unwrap_or_else(|_| include_str!("../../../deploy/host/scale-lnd.service").to_owned());
         let all = |key: &str| unit.lines().filter_map(|l| l.strip_prefix(key)?.strip_prefix('=')).collect::<Vec<_>>();
         let credentials = self.inside(id, "/run/credentials/scale-lnd.service");
         std::fs::create_dir_all(&credentials).unwrap();

@@ -86,14 +86,23 @@ impl Proxy {
         *self.shared.is_held.borrow() && self.shared.held.lock().unwrap().iter().any(|held| held == action)
     }
 
+    /// How often each action was called.
+    pub fn counts(&self) -> HashMap<String, usize> {
+        let mut counts = HashMap::new();
+        for call in self.shared.calls.lock().unwrap().iter() {
+            *counts.entry(call.clone()).or_default() += 1;
+        }
+        counts
+    }
+
     /// All actions that were called.
     pub fn actions(&self) -> HashSet<String> {
-        self.shared.calls.lock().unwrap().iter().cloned().collect()
+        self.counts().into_keys().collect()
     }
 
     /// How often this action was called.
     pub fn calls(&self, action: &str) -> usize {
-        self.shared.calls.lock().unwrap().iter().filter(|call| *call == action).count()
+        self.counts().get(action).copied().unwrap_or(0)
     }
 }
 
