@@ -101,6 +101,9 @@ pub struct Frozen {
     /// one, ever.
     #[serde(default)]
     pub authority: String,
+    /// How many machines before it, one after the other, have ended before they had joined.
+    #[serde(default)]
+    pub ended_before: u32,
     /// Until when the host may join. From then on this is asked for no more.
     #[serde(with = "time::serde::rfc3339")]
     pub join_until: OffsetDateTime,

@@ -160,6 +160,34 @@ fn nothing_is_started_beside_what_may_still_have_the_wallets() {
     });
 }
 
+/// What makes each replacement end is not answered with ever more of them.
+#[test]
+fn where_each_replacement_ends_the_next_one_waits() {
+    harness::run(DEADLINE, async {
+        let cloud = Cloud::start(Compute::default()).await;
+        cloud.d.api().create("alice").await;
+        cloud.works("alice").await;
+        let (pubkey, old) = (cloud.pubkey("alice").await, cloud.instance_of("alice").await);
+        cloud.machines.wait(true);
+        cloud.proxy.set(|faults| faults.ends = true);
+        cloud.account.terminate(old.instance_id().unwrap()).await;
+        let operation = cloud.recovery(&old).await;
+        eventually("the recovery waits", LIMIT, || async {
+            let shown = cloud.operation(&operation).await;
+            shown["progress"].as_str().unwrap().contains("the next one is started in").then_some(())
+        })
+        .await;
+        assert_eq!(cloud.proxy.calls("RunInstances"), 3, "the first of all, and two for it");
+        cloud.proxy.set(|faults| faults.ends = false);
+        cloud.machines.wait(false);
+        cloud.succeeds(&operation).await;
+        cloud.works("alice").await;
+        assert_eq!(cloud.pubkey("alice").await, pubkey);
+        assert_eq!(cloud.proxy.calls("RunInstances"), 4);
+        cloud.stop().await;
+    });
+}
+
 #[test]
 fn kills_of_the_master_at_each_step_of_a_recovery_end_in_one_instance() {
     harness::run(Duration::from_secs(600), async {

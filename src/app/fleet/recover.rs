@@ -140,7 +140,7 @@ impl Fleet {
             owner: None,
             node: None,
             host: Some(id.clone()),
-            work: Work::Recover(Recover { terminate, step: RecoverStep::Confirm }),
+            work: Work::Recover(Recover { terminate, step: RecoverStep::first() }),
             state: State::Running,
             progress: "accepted".to_owned(),
             reservation: None,

@@ -73,7 +73,7 @@ pub(super) struct Launching<'a> {
 impl Launching<'_> {
     pub(super) async fn advance(&self, operation: &Operation, step: &LaunchStep) -> Result<Advance> {
         match step {
-            LaunchStep::Freeze { place_number, not_before } => self.freeze(*place_number, *not_before, operation).await,
+            LaunchStep::Freeze { .. } => self.freeze(step, operation).await,
             LaunchStep::Run { frozen } => self.run(frozen).await,
             LaunchStep::Find { frozen, since } => self.find(frozen, *since).await,
             LaunchStep::AwaitJoin { frozen, instance } => self.await_join(frozen, instance).await,
@@ -117,12 +117,10 @@ impl Launching<'_> {
     }
 
     /// Nothing is started: the next generation, with an invitation that is good until it must have joined.
-    async fn freeze(
-        &self,
-        place_number: usize,
-        not_before: Option<OffsetDateTime>,
-        operation: &Operation,
-    ) -> Result<Advance> {
+    async fn freeze(&self, step: &LaunchStep, operation: &Operation) -> Result<Advance> {
+        let LaunchStep::Freeze { place_number, not_before, ended_before } = *step else {
+            return Err(Error::Invariant("a launch that is past its beginning".to_owned()));
+        };
         let (now, mut host) = (self.now(), self.host().await?);
         if host.value.is_revoked() {
             return self.give_up(host);
@@ -159,6 +157,7 @@ impl Launching<'_> {
             user_data: user_data::template(&supply.masters, &launching.pins.to_string(), supply.provision.as_ref()),
             authority: launching.authority,
             without_device,
+            ended_before,
             join_until,
         };
         host.value.generation = generation;
@@ -232,7 +231,7 @@ impl Launching<'_> {
         let (host, place) = (self.id, &frozen.place);
         let asking_anew = |place_number, pause: Option<Duration>| {
             let not_before = pause.map(|pause| self.now() + jittered(pause));
-            LaunchStep::Freeze { place_number, not_before }
+            LaunchStep::Freeze { place_number, not_before, ended_before: frozen.ended_before }
         };
         match error {
             ComputeError::Throttled { after } => Advance::again("EC2 asks for fewer requests; waiting", after),
@@ -299,7 +298,8 @@ impl Launching<'_> {
         match self.supply.compute.find(self.id, frozen.generation).await {
             Ok(Some(instance)) => self.started(frozen, &instance).await,
             Ok(None) if machine::was_never_started(since, self.now()) => {
-                let step = LaunchStep::Freeze { place_number: frozen.place_number, not_before: None };
+                let (place_number, ended_before) = (frozen.place_number, frozen.ended_before);
+                let step = LaunchStep::Freeze { place_number, not_before: None, ended_before };
                 Ok(self.next(step, "no instance was started", Vec::new()))
             }
             Ok(None) => Ok(Advance::again("looking for an instance", LOOK_EVERY)),
@@ -372,13 +372,15 @@ impl Launching<'_> {
         if let Err(error) = self.supply.compute.terminate(instance).await {
             return Ok(later(&error, self.id));
         }
-        let Some(pause) = pause_after(frozen.generation) else {
-            return Ok(self.next(LaunchStep::first(), format!("instance {instance} is terminated"), Vec::new()));
+        let ended_before = frozen.ended_before.saturating_add(1);
+        let Some(pause) = pause_after(ended_before) else {
+            let step = LaunchStep::Freeze { place_number: 0, not_before: None, ended_before };
+            return Ok(self.next(step, format!("instance {instance} is terminated"), Vec::new()));
         };
         let pause = jittered(pause);
-        let (generation, seconds) = (frozen.generation, pause.as_secs());
-        tracing::error!(host.id = %self.id, %instance, generation, seconds, "no instance of this host joins; see its console output");
-        let step = LaunchStep::Freeze { place_number: 0, not_before: Some(self.now() + pause) };
+        let seconds = pause.as_secs();
+        tracing::error!(host.id = %self.id, %instance, ended_before, seconds, "no instance of this host joins; see its console output");
+        let step = LaunchStep::Freeze { place_number: 0, not_before: Some(self.now() + pause), ended_before };
         let progress = format!(
             "instance {instance} is terminated, like the one before it: see its state reason and console output at EC2; \
              the next one is started in {seconds} s"
@@ -387,11 +389,10 @@ impl Launching<'_> {
     }
 }
 
-/// How long after this generation's instance was taken back the next one is started. The first may have been an accident;
+/// How long the next instance waits after so many have ended before they had joined. The first may have been an accident;
 /// what makes each of them end (an image that does not boot, a key that does not open its volumes) costs money each time.
-fn pause_after(generation: u64) -> Option<Duration> {
-    let failures = u32::try_from(generation.checked_sub(2)?).unwrap_or(u32::MAX);
-    Some(FAILING.pause(failures, 1.0))
+pub(super) fn pause_after(ended_before: u32) -> Option<Duration> {
+    Some(FAILING.pause(ended_before.checked_sub(2)?, 1.0))
 }
 
 /// What is harmless to repeat, and has no other way.
@@ -410,8 +411,7 @@ mod tests {
 
     #[test]
     fn the_pauses_between_instances_that_do_not_join_grow_up_to_ten_minutes() {
-        let pauses =
-            [1, 2, 3, 7, 8, 60, u64::MAX].map(|generation| pause_after(generation).map(|pause| pause.as_secs()));
-        assert_eq!(pauses, [None, Some(10), Some(20), Some(320), Some(600), Some(600), Some(600)]);
+        let pauses = [0, 1, 2, 3, 7, 8, 60, u32::MAX].map(|ended| pause_after(ended).map(|pause| pause.as_secs()));
+        assert_eq!(pauses, [None, None, Some(10), Some(20), Some(320), Some(600), Some(600), Some(600)]);
     }
 }

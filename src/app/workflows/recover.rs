@@ -13,7 +13,7 @@
 use super::super::feed::wait_for_change;
 use super::super::hosting::Supply;
 use super::super::step::{Advance, Ctx, Settle};
-use super::launch::{LOOK_EVERY, Launching, Purpose, jittered, later};
+use super::launch::{LOOK_EVERY, Launching, Purpose, jittered, later, pause_after};
 use crate::error::{Error, Result};
 use crate::model::host::{Enrolment, Host, Invitation};
 use crate::model::machine::{DataVolume, Frozen, InstanceId, Machine, MachineState, VolumeState};
@@ -41,7 +41,7 @@ pub(super) async fn advance(ctx: &Ctx, operation: &Operation, work: &Recover) ->
     let id = operation.host.as_ref().ok_or_else(|| Error::Invariant("a recovery without a host".to_owned()))?;
     let recovering = Recovering { ctx, supply, id, work };
     match &work.step {
-        RecoverStep::Confirm => recovering.confirm().await,
+        RecoverStep::Confirm { ended_before } => recovering.confirm(*ended_before).await,
         RecoverStep::End { instance } => recovering.end(instance).await,
         RecoverStep::Replace { volume, launch } => {
             let machine = recovering.machine().await?.value;
@@ -82,7 +82,7 @@ impl Recovering<'_> {
     }
 
     /// Two lnds with the same channels are never to be: that the old ones have ended is EC2's word, or it is not known.
-    async fn confirm(&self) -> Result<Advance> {
+    async fn confirm(&self, ended_before: u32) -> Result<Advance> {
         let machine = self.machine().await?.value;
         if self.host().await?.value.is_revoked() {
             return Ok(failed("the host was revoked; it gets no other machine"));
@@ -101,8 +101,19 @@ impl Recovering<'_> {
         Ok(match judge(old, seen.as_ref(), &volume, found.as_ref(), self.work.terminate) {
             Verdict::Proven => {
                 tracing::info!(host.id = %self.id, instance = %old, volume = %volume.id, "the host's machine is over");
-                let progress = format!("instance {old} is over, and volume {} is free", volume.id);
-                self.next(RecoverStep::Replace { volume, launch: LaunchStep::first() }, progress, Vec::new())
+                let mut progress = format!("instance {old} is over, and volume {} is free", volume.id);
+                let pause = pause_after(ended_before).map(jittered);
+                if let Some(pause) = pause {
+                    let seconds = pause.as_secs();
+                    tracing::error!(host.id = %self.id, instance = %old, ended_before, seconds, "no instance of this host joins; see its console output");
+                    progress = format!(
+                        "instance {old} has ended, like the one before it: see its state reason and console output at EC2; \
+                         the next one is started in {seconds} s"
+                    );
+                }
+                let not_before = pause.map(|pause| self.now() + pause);
+                let launch = LaunchStep::Freeze { place_number: 0, not_before, ended_before };
+                self.next(RecoverStep::Replace { volume, launch }, progress, Vec::new())
             }
             Verdict::Wait(what) => Advance::again(what, jittered(SOON)),
             Verdict::Terminate => {
@@ -120,7 +131,7 @@ impl Recovering<'_> {
             return Ok(later(&error, self.id));
         }
         tracing::warn!(host.id = %self.id, %instance, "terminated by the operator's word, to recover the host");
-        Ok(self.next(RecoverStep::Confirm, format!("instance {instance} is shutting down"), Vec::new()))
+        Ok(self.next(RecoverStep::first(), format!("instance {instance} is shutting down"), Vec::new()))
     }
 
     async fn attach(&self, volume: &DataVolume, frozen: &Frozen, instance: &InstanceId) -> Result<Advance> {
@@ -145,19 +156,19 @@ impl Recovering<'_> {
                 volume.id
             ))),
             VolumeState::Other(state) => Ok(Advance::again(format!("volume {} is {state}", volume.id), jittered(SOON))),
-            VolumeState::Free => self.give(volume, instance).await,
+            VolumeState::Free => self.give(volume, frozen, instance).await,
         }
     }
 
     /// EC2 takes it only once the machine runs.
-    async fn give(&self, volume: &DataVolume, instance: &InstanceId) -> Result<Advance> {
+    async fn give(&self, volume: &DataVolume, frozen: &Frozen, instance: &InstanceId) -> Result<Advance> {
         let seen = match self.supply.compute.instance(instance).await {
             Ok(seen) => seen,
             Err(error) => return Ok(later(&error, self.id)),
         };
         // Right after its start EC2 may not know it yet.
         match seen.map(|instance| instance.state) {
-            Some(MachineState::Terminated) => Ok(self.another(instance)),
+            Some(MachineState::Terminated) => Ok(self.another(frozen, instance)),
             Some(MachineState::Running | MachineState::Stopped) => {
                 self.ctx.claim.check()?;
                 match self.supply.compute.attach(volume, instance).await {
@@ -172,9 +183,10 @@ impl Recovering<'_> {
     }
 
     /// What was to replace the machine is over, too: it is the old one now.
-    fn another(&self, instance: &InstanceId) -> Advance {
+    fn another(&self, frozen: &Frozen, instance: &InstanceId) -> Advance {
         tracing::warn!(host.id = %self.id, %instance, "terminated before it had joined; another is started");
-        self.next(RecoverStep::Confirm, format!("instance {instance} was terminated before it had joined"), Vec::new())
+        let step = RecoverStep::Confirm { ended_before: frozen.ended_before.saturating_add(1) };
+        self.next(step, format!("instance {instance} was terminated before it had joined"), Vec::new())
     }
 
     async fn await_join(&self, frozen: &Frozen, instance: &InstanceId) -> Result<Advance> {
@@ -188,7 +200,7 @@ impl Recovering<'_> {
         match &mut host.value.enrolment {
             Enrolment::Enrolled { .. } => self.start_lnds(&host.value, instance).await,
             Enrolment::Revoked => Ok(failed("the host was revoked; its instance and volume are left as they are")),
-            Enrolment::Invited(_) if is_over => Ok(self.another(instance)),
+            Enrolment::Invited(_) if is_over => Ok(self.another(frozen, instance)),
             // What was attached to it is not taken away again by itself: it may join as late as it likes.
             Enrolment::Invited(Invitation { expires_at, .. }) if now > *expires_at - self.supply.join_within / 2 => {
                 *expires_at = now + self.supply.join_within;

@@ -23,6 +23,9 @@ pub enum LaunchStep {
         /// Not before then.
         #[serde(with = "time::serde::rfc3339::option")]
         not_before: Option<OffsetDateTime>,
+        /// How many machines, one after the other, have ended before they had joined.
+        #[serde(default)]
+        ended_before: u32,
     },
     /// Ask for the machine, again and again, with the same parameters, until the answer is definite.
     Run {
@@ -60,7 +63,7 @@ impl LaunchStep {
     /// The first.
     #[must_use]
     pub fn first() -> Self {
-        Self::Freeze { place_number: 0, not_before: None }
+        Self::Freeze { place_number: 0, not_before: None, ended_before: 0 }
     }
 
     /// The name in the API.
@@ -133,6 +136,7 @@ pub(super) mod tests {
             tags: BTreeMap::new(),
             user_data: String::new(),
             without_device: None,
+            ended_before: 0,
             authority: String::new(),
             join_until: OffsetDateTime::UNIX_EPOCH,
         }

@@ -24,7 +24,11 @@ pub struct Recover {
 pub enum RecoverStep {
     /// Ask EC2 what has become of the old machine and its volume. Nothing was changed so far, or the machine that was to
     /// replace it has ended, too.
-    Confirm,
+    Confirm {
+        /// How many of those, one after the other.
+        #[serde(default)]
+        ended_before: u32,
+    },
     /// Terminate the old machine, as the operator has said.
     End {
         /// Which.
@@ -63,6 +67,12 @@ pub enum RecoverStep {
 }
 
 impl RecoverStep {
+    /// The first.
+    #[must_use]
+    pub fn first() -> Self {
+        Self::Confirm { ended_before: 0 }
+    }
+
     /// The names of all.
     pub const NAMES: [&'static str; 8] =
         ["confirm", "end", "freeze", "run", "find", "attach", "await_join", "await_lnds"];
@@ -71,7 +81,7 @@ impl RecoverStep {
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
-            Self::Confirm => "confirm",
+            Self::Confirm { .. } => "confirm",
             Self::End { .. } => "end",
             Self::Replace { launch, .. } => launch.name(),
             Self::Attach { .. } => "attach",
@@ -83,24 +93,24 @@ impl RecoverStep {
     fn volume(&self) -> Option<&DataVolume> {
         match self {
             Self::Replace { volume, .. } | Self::Attach { volume, .. } => Some(volume),
-            Self::Confirm | Self::End { .. } | Self::AwaitJoin { .. } | Self::AwaitLnds { .. } => None,
+            Self::Confirm { .. } | Self::End { .. } | Self::AwaitJoin { .. } | Self::AwaitLnds { .. } => None,
         }
     }
 
     fn launched(&self) -> Option<(&Frozen, &InstanceId)> {
         match self {
             Self::Attach { frozen, instance, .. } | Self::AwaitJoin { frozen, instance } => Some((frozen, instance)),
-            Self::Confirm | Self::End { .. } | Self::Replace { .. } | Self::AwaitLnds { .. } => None,
+            Self::Confirm { .. } | Self::End { .. } | Self::Replace { .. } | Self::AwaitLnds { .. } => None,
         }
     }
 
     /// A machine is started only after [`Self::Confirm`], and what was frozen stays.
     pub(super) fn may_become(&self, next: &Self) -> bool {
         let order = match (self, next) {
-            (Self::Confirm, Self::End { .. })
-            | (Self::End { .. } | Self::Attach { .. } | Self::AwaitJoin { .. }, Self::Confirm)
+            (Self::Confirm { .. }, Self::End { .. })
+            | (Self::End { .. } | Self::Attach { .. } | Self::AwaitJoin { .. }, Self::Confirm { .. })
             | (Self::Attach { .. }, Self::AwaitJoin { .. }) => true,
-            (Self::Confirm, Self::Replace { launch, .. }) => matches!(launch, LaunchStep::Freeze { .. }),
+            (Self::Confirm { .. }, Self::Replace { launch, .. }) => matches!(launch, LaunchStep::Freeze { .. }),
             (Self::Replace { launch: now, .. }, Self::Replace { launch: next, .. }) => now.may_become(next),
             (
                 Self::Replace {

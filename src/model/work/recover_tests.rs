@@ -26,15 +26,15 @@ fn nothing_is_started_before_the_old_one_is_proven_to_be_over() {
     let lnds = |name| RecoverStep::AwaitLnds { instance: id(name), operations: Vec::new() };
     let end = RecoverStep::End { instance: id("old") };
     let may = [
-        (RecoverStep::Confirm, end.clone()),
-        (end.clone(), RecoverStep::Confirm),
-        (RecoverStep::Confirm, freeze.clone()),
+        (RecoverStep::first(), end.clone()),
+        (end.clone(), RecoverStep::first()),
+        (RecoverStep::first(), freeze.clone()),
         (freeze.clone(), run(2, data_volume())),
         (run(2, data_volume()), freeze.clone()),
         (run(2, data_volume()), attach(2, "new", data_volume())),
         (attach(2, "new", data_volume()), joins(2, "new")),
-        (attach(2, "new", data_volume()), RecoverStep::Confirm),
-        (joins(2, "new"), RecoverStep::Confirm),
+        (attach(2, "new", data_volume()), RecoverStep::first()),
+        (joins(2, "new"), RecoverStep::first()),
         (joins(2, "new"), lnds("new")),
     ];
     for (now, next) in may {
@@ -42,8 +42,8 @@ fn nothing_is_started_before_the_old_one_is_proven_to_be_over() {
     }
     let may_not = [
         (end.clone(), freeze.clone()),
-        (RecoverStep::Confirm, run(2, data_volume())),
-        (RecoverStep::Confirm, attach(2, "new", data_volume())),
+        (RecoverStep::first(), run(2, data_volume())),
+        (RecoverStep::first(), attach(2, "new", data_volume())),
         (freeze, run(2, other.clone())),
         (run(2, data_volume()), run(3, data_volume())),
         (run(2, data_volume()), attach(3, "new", data_volume())),
@@ -52,7 +52,7 @@ fn nothing_is_started_before_the_old_one_is_proven_to_be_over() {
         (attach(2, "new", data_volume()), joins(2, "another")),
         (attach(2, "new", data_volume()), run(2, data_volume())),
         (joins(2, "new"), lnds("another")),
-        (lnds("new"), RecoverStep::Confirm),
+        (lnds("new"), RecoverStep::first()),
     ];
     for (now, next) in may_not {
         assert!(!now.may_become(&next), "{} to {}", now.name(), next.name());

@@ -112,6 +112,7 @@ fn frozen(generation: u64) -> Frozen {
         tags: Default::default(),
         user_data: String::new(),
         without_device: None,
+        ended_before: 0,
         authority: String::new(),
         join_until: OffsetDateTime::UNIX_EPOCH,
     }
@@ -133,7 +134,7 @@ fn recover_step() -> impl Strategy<Value = RecoverStep> {
     let volume = || text().prop_map(|id| DataVolume { id: VolumeId(id), device: String::new() });
     let launched = || ((1u64..3).prop_map(frozen), text().prop_map(InstanceId));
     prop_oneof![
-        2 => Just(RecoverStep::Confirm),
+        2 => Just(RecoverStep::first()),
         1 => text().prop_map(|instance| RecoverStep::End { instance: InstanceId(instance) }),
         4 => (volume(), launch_step()).prop_map(|(volume, launch)| RecoverStep::Replace { volume, launch }),
         1 => (volume(), launched())
@@ -173,7 +174,7 @@ fn at_its_start(work: Work) -> Work {
         Work::Delete(_) => Work::Delete(Delete { step: DeleteStep::Check }),
         Work::Funding(w) => Work::Funding(FundingBatch { step: SendStep::Fund, ..w }),
         Work::Launch(_) => Work::Launch(Launch { step: LaunchStep::first() }),
-        Work::Recover(w) => Work::Recover(Recover { step: RecoverStep::Confirm, ..w }),
+        Work::Recover(w) => Work::Recover(Recover { step: RecoverStep::first(), ..w }),
         Work::Resume(Resume { host, generation }) => Work::Resume(Resume { host, generation }),
         Work::Update(work) => Work::Update(work),
     }

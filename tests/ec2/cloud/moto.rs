@@ -26,7 +26,7 @@ use tokio::sync::OnceCell;
 /// Where the launch template has the data volume.
 const DATA_DEVICE: &str = "/dev/sdf";
 /// Each test has one of its own; those that `in_region` is given are none of these.
-const REGIONS: [&str; 26] = [
+const REGIONS: [&str; 28] = [
     "us-east-1",
     "us-east-2",
     "us-west-1",
@@ -53,6 +53,8 @@ const REGIONS: [&str; 26] = [
     "me-central-1",
     "us-gov-west-1",
     "us-gov-east-1",
+    "ap-southeast-5",
+    "ap-southeast-7",
 ];
 
 /// The server.
