@@ -68,7 +68,9 @@ test-quick: ## unit tests and the integration tests named smoke, for the inner l
 
 bench: ## measure side by side with lnd's own REST and print the ratios
 	@.ci/need cargo cc
-	@$(call with_nodes,release); cargo bench --bench side_by_side -- $(ARGS)
+	@untested=(); $(call with_nodes,release); $(with_emulator); $(with_moto); \
+	cargo bench --bench side_by_side -- $(ARGS) $${untested:+--without-instances}; \
+	[ "$${#untested[@]}" = 0 ] || echo "NOT MEASURED: creates on instances, for want of $${untested[*]} (the reasons are above)"
 
 fmt: ## format the code
 	@.ci/need cargo fmt

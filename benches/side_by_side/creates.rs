@@ -24,7 +24,7 @@ pub async fn compare(unfunded: &Deployment, funded: &Deployment, times: usize) -
         for turn in 0..took.len() {
             let who = (turn + round) % took.len();
             took[who].push(match who {
-                0 => floor(unfunded.world, round).await,
+                0 => floor(unfunded.world, &format!("turn-{round}")).await.whole,
                 1 => create(unfunded, round).await,
                 _ => create(funded, round).await,
             });
@@ -50,9 +50,17 @@ async fn create(d: &Deployment, round: usize) -> f64 {
     started.elapsed().as_secs_f64()
 }
 
+/// How long an lnd by hand took, seconds.
+pub struct Floor {
+    /// From nothing to SERVER_ACTIVE.
+    pub whole: f64,
+    /// From InitWallet on.
+    pub wallet: f64,
+}
+
 /// An lnd as the agent would start one, by hand.
-async fn floor(world: &World, round: usize) -> f64 {
-    let dir = world.dir.path().join(format!("floor-{round}"));
+pub async fn floor(world: &World, name: &str) -> Floor {
+    let dir = world.dir.path().join(format!("floor-{name}"));
     let port = ports::free(3);
     let started = Instant::now();
     let client = prepare(world, &dir, port);
@@ -61,9 +69,10 @@ async fn floor(world: &World, round: usize) -> f64 {
     reached(&client, WalletState::NonExisting).await;
     let mnemonic = client.gen_seed(&rand::random()).await.unwrap();
     let wallet = NewWallet { password: b"a password", mnemonic: &mnemonic, macaroon_root_key: &rand::random() };
+    let asked = Instant::now();
     client.init_wallet(&wallet).await.unwrap();
     reached(&client, WalletState::ServerActive).await;
-    let took = started.elapsed().as_secs_f64();
+    let took = Floor { whole: started.elapsed().as_secs_f64(), wallet: asked.elapsed().as_secs_f64() };
     world.reaper.signal(process.pid, Signal::KILL).await.unwrap();
     process.exited().await;
     took

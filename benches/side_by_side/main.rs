@@ -5,6 +5,7 @@
 
 mod channels;
 mod creates;
+mod instances;
 mod load;
 mod proof;
 mod rates;
@@ -16,12 +17,16 @@ mod start;
 #[expect(dead_code, unused_imports, reason = "the tests use more of it")]
 mod harness;
 
+#[path = "../../tests/ec2/cloud/mod.rs"]
+#[expect(dead_code, reason = "the tests use more of it")]
+mod cloud;
+
 use clap::{Parser, ValueEnum};
 use harness::{Deployment, Setup};
 use std::time::{Duration, Instant};
 
 /// The whole run, whatever happens.
-const DEADLINE: Duration = Duration::from_secs(900);
+const DEADLINE: Duration = Duration::from_secs(1500);
 /// So many nodes does the master have when its memory is looked at.
 const NODES: usize = 20;
 
@@ -40,6 +45,9 @@ struct Args {
     /// How often each kind of create is measured, turn by turn
     #[arg(long, default_value_t = 4)]
     creates: usize,
+    /// Leave out what needs moto and the Firestore emulator
+    #[arg(long)]
+    without_instances: bool,
     /// What cargo passes to every bench
     #[arg(long, hide = true)]
     bench: bool,
@@ -51,6 +59,7 @@ enum Part {
     Listchannels,
     Proof,
     Create,
+    Instances,
     Memory,
     Start,
 }
@@ -92,6 +101,10 @@ async fn bench(args: Args) {
         let funded = Deployment::start(Setup { initial_funding_sat: 1_000_000, ..plain }).await;
         created += creates::compare(&d, &funded, args.creates).await;
         funded.stop().await;
+    }
+    if wanted(Part::Instances) && !args.without_instances {
+        instances::compare(args.creates).await;
+        instances::count().await;
     }
     if wanted(Part::Memory) {
         let more: Vec<String> = (created..NODES).map(|n| format!("user{n}")).collect();

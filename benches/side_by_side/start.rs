@@ -15,36 +15,47 @@ use scale_lnd::store::{Store, Write};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How many nodes are added.
-const NODES: usize = 10_000;
+/// How many nodes there are, at the first look and at the second, beside the few that are real. What a master needs for having
+/// looked at many at all (its reading connections' caches of pages) it has by the first.
+const NODES: [usize; 2] = [1_000, 10_000];
 /// What is done after the start is done by then, or is waiting.
 const AFTERWARDS: Duration = Duration::from_secs(20);
 
-/// Ends the masters of `d`, measures one with the few nodes there are, adds many, and measures another.
+/// Ends the masters of `d`, measures one with the few nodes there are, adds some, and many, and measures others.
 pub async fn with_many_nodes(d: &mut Deployment) {
     report::progress("the start of a master with few nodes");
     let few = start(d).await;
-    report::progress(&format!("{NODES} nodes more"));
+    let [some, many] = NODES;
+    add(d, 0..some).await;
+    let seen_some = start(d).await;
+    add(d, some..many).await;
+    let seen_many = start(d).await;
+    println!("\nstart of a master, SQLite: until /readyz says so, and resident memory");
+    println!("| nodes  | ready, s | at ready, MiB | {} s later, MiB | at most, MiB |", AFTERWARDS.as_secs());
+    println!("|--------|---------:|--------------:|----------------:|-------------:|");
+    for (name, seen) in [("a few", &few), ("1,000", &seen_some), ("10,000", &seen_many)] {
+        let [ready, later, most] = seen.kib.map(|kib| kib / 1024.0);
+        println!("| {name:<6} | {:>8.2} | {ready:>13.1} | {later:>15.1} | {most:>12.1} |", seen.ready_s);
+    }
+    let each = |n: usize| (seen_many.kib[n] - seen_some.kib[n]) / 9_000.0;
+    println!(
+        "each of the last 9,000: {:.2} KiB at ready, {:.2} KiB later (goals: 2 s, 1.5 KB a node)",
+        each(0),
+        each(1)
+    );
+}
+
+/// Adds nodes of these numbers to the Store that no master has now.
+async fn add(d: &mut Deployment, numbers: std::ops::Range<usize>) {
+    report::progress(&format!("{} nodes more", numbers.len()));
     d.end_masters().await;
     let store = SqliteStore::open(&d.path("store.db"), SqliteOptions::default()).await.unwrap();
     let keys = Keys::new(Arc::new(Sealer::from_file(&d.path("seal.key")).unwrap()), "test".to_owned(), Network::Simnet);
     let pattern = Pattern::read(&store).await;
-    for tens in 0..NODES / 10 {
-        let writes = (0..10).flat_map(|n| pattern.another(&keys, tens * 10 + n)).collect();
-        store.commit(writes).await.unwrap();
+    let numbers: Vec<usize> = numbers.collect();
+    for ten in numbers.chunks(10) {
+        store.commit(ten.iter().flat_map(|n| pattern.another(&keys, *n)).collect()).await.unwrap();
     }
-    drop(store);
-    report::progress("the start of a master with many");
-    let many = start(d).await;
-    println!("\nstart of a master, SQLite: until /readyz says so, and resident memory");
-    println!("| nodes  | ready, s | at ready, MiB | {} s later, MiB | at most, MiB |", AFTERWARDS.as_secs());
-    println!("|--------|---------:|--------------:|----------------:|-------------:|");
-    for (name, seen) in [("a few", &few), ("10,000", &many)] {
-        let [ready, later, most] = seen.kib.map(|kib| kib / 1024.0);
-        println!("| {name:<6} | {:>8.2} | {ready:>13.1} | {later:>15.1} | {most:>12.1} |", seen.ready_s);
-    }
-    let each = |n: usize| (many.kib[n] - few.kib[n]) / 10_000.0;
-    println!("a node: {:.2} KiB at ready, {:.2} KiB later (goals: 2 s, 1.5 KB a node)", each(0), each(1));
 }
 
 struct Seen {
