@@ -197,7 +197,8 @@ pub trait Store: Send + Sync + std::fmt::Debug + 'static {
     /// expectation failed.
     async fn commit(&self, writes: Vec<Write>) -> Result<Vec<Version>>;
 
-    /// Lists documents by index.
+    /// Lists documents by index: each as of the latest commit or of one that came while it was listed, but not all as of one
+    /// instant, as pages are not either. Whoever decides on several commits on condition of their versions.
     async fn list(&self, query: &Query) -> Result<Page>;
 
     /// Follows all changes after `cursor`, whoever makes them: at least once, in order per document. Without a cursor:

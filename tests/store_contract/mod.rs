@@ -25,10 +25,9 @@ pub trait Data: Send + Sync {
     /// Other data of the same kind, new and empty.
     async fn another(&self) -> Box<dyn Data>;
 
-    /// How many listings in a thousand may show half a commit: none. Only for a stand-in that is known to be worse than what
-    /// it stands for.
-    fn torn_listings_per_mille(&self) -> usize {
-        0
+    /// The numbers `n` of all things, as of one instant, now. A listing is, unless that of a stand-in is known to be worse.
+    async fn numbers_now(&self, store: &dyn Store) -> Vec<u64> {
+        tools::numbers(store).await
     }
 }
 

@@ -36,6 +36,12 @@ pub fn delete(id: &str, version: Version) -> Write {
     Write::Delete { key: key(id), expect: version }
 }
 
+/// The numbers `n` of all things, as the store lists them.
+pub async fn numbers(store: &dyn Store) -> Vec<u64> {
+    let page = store.list(&all()).await.unwrap();
+    page.documents.iter().map(|document| document.body["n"].as_u64().unwrap()).collect()
+}
+
 pub fn check(id: &str, expect: Expect) -> Write {
     Write::Check { key: key(id), expect }
 }
