@@ -200,6 +200,22 @@ async fn the_sealing_key_may_change_in_the_middle_of_it() {
     assert_eq!(world.authority().await.roll, None);
 }
 
+/// While the sealing key is changed: the present authority's key still opens, but what is sealed now under the older one nobody
+/// would seal again.
+#[tokio::test]
+async fn no_authority_is_sealed_under_a_key_that_seals_no_more() {
+    let world = World::new().await;
+    let before = world.authority().await;
+    let seals = repo::modify::<Deployment, StoreError>(&*world.store, Deployment::ID, |deployment| {
+        deployment.sealing = Some(2);
+        Ok(true)
+    });
+    seals.await.unwrap();
+    let refused = world.roll().await;
+    assert!(matches!(refused, Err(RollError::SealingKey)), "{refused:?}");
+    assert_eq!(world.authority().await, before);
+}
+
 #[tokio::test]
 async fn two_at_the_same_time_do_it_together() {
     let world = World::new().await;
