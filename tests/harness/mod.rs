@@ -13,6 +13,7 @@ pub mod events;
 mod itself;
 mod pauses;
 pub mod ports;
+pub mod served;
 pub mod world;
 
 use std::future::Future;
@@ -24,6 +25,7 @@ use tokio::runtime::Runtime;
 pub use api::{Answer, Api};
 pub use deployment::{Deployment, Setup};
 pub use pauses::Pauses;
+pub use served::Served;
 
 /// One runtime for all tests: what they share (the reaper's connection) must outlive each of them.
 pub static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {

@@ -1,6 +1,7 @@
 //! A key in moto's KMS, and in front of it a server of the tests' own that can do what moto cannot: refuse, and fail.
 
 use crate::ec2::moto::Moto;
+use crate::harness::Served;
 use aws_sdk_kms::config::{BehaviorVersion, Credentials, Region};
 use axum::Router;
 use axum::body::Bytes;
@@ -8,8 +9,6 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode, header};
 use std::sync::{Arc, Mutex};
-use tokio::net::TcpListener;
-use tokio_util::sync::{CancellationToken, DropGuard};
 
 const REGION: &str = "eu-central-1";
 const TARGET: &str = "x-amz-target";
@@ -48,7 +47,7 @@ struct Shared {
 pub struct Kms {
     pub url: String,
     shared: Arc<Shared>,
-    _serving: DropGuard,
+    _served: Served,
 }
 
 impl Kms {
@@ -56,13 +55,8 @@ impl Kms {
         let moto = Moto::shared().await.url.clone();
         let http = reqwest::Client::new();
         let shared = Arc::new(Shared { moto, http, faults: Mutex::default(), calls: Mutex::default() });
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let router = Router::new().fallback(answer).with_state(Arc::clone(&shared));
-        let stop = CancellationToken::new();
-        let stopped = stop.clone().cancelled_owned();
-        tokio::spawn(async move { axum::serve(listener, router).with_graceful_shutdown(stopped).await });
-        Self { url, shared, _serving: stop.drop_guard() }
+        let served = Served::new(Router::new().fallback(answer).with_state(Arc::clone(&shared))).await;
+        Self { url: served.url.clone(), shared, _served: served }
     }
 
     pub fn set(&self, change: impl FnOnce(&mut Faults)) {

@@ -1,6 +1,6 @@
 //! A GitHub of the tests' own, on loopback: the two calls of its API that are made, and a webhook that signs as it does.
 
-use crate::harness::Api;
+use crate::harness::{Api, Served};
 use axum::Router;
 use axum::extract::{Path, Query, State};
 use axum::routing::get;
@@ -37,6 +37,7 @@ pub struct GitHub {
     repository: Arc<Repository>,
     pub url: String,
     pub key: Arc<NewKey>,
+    _served: Arc<Served>,
 }
 
 impl GitHub {
@@ -52,11 +53,9 @@ impl GitHub {
             .route("/repos/acme/fleet/contents/{*path}", get(contents))
             .route("/repos/acme/fleet/commits/main", get(head))
             .with_state(Arc::clone(&repository));
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        tokio::spawn(async move { axum::serve(listener, routes).await });
+        let served = Arc::new(Served::new(routes).await);
         let key = Arc::new(signing::generate(&Protection::None).unwrap());
-        Self { repository, url, key }
+        Self { repository, url: served.url.clone(), key, _served: served }
     }
 
     /// The lines of `[updates]` of a deployment that watches it.

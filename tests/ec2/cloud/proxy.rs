@@ -1,6 +1,7 @@
 //! What moto lacks of EC2, in front of it: ClientToken's meaning, and the faults that a test asks for. A server of its own
 //! on a socket of its own, of which nobody behind or before it knows.
 
+use crate::harness::Served;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
@@ -10,9 +11,7 @@ use http::{HeaderMap, StatusCode, header};
 use percent_encoding::percent_decode_str;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
-use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// What goes wrong, until it is taken back.
 #[derive(Debug, Default)]
@@ -52,19 +51,14 @@ struct Shared {
 pub struct Proxy {
     pub url: String,
     shared: Arc<Shared>,
-    _serving: DropGuard,
+    _served: Served,
 }
 
 impl Proxy {
     pub async fn start(moto: &str) -> Self {
         let shared = Arc::new(Shared { moto: moto.to_owned(), ..Shared::default() });
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let router = Router::new().fallback(answer).with_state(Arc::clone(&shared));
-        let stop = CancellationToken::new();
-        let stopped = stop.clone().cancelled_owned();
-        tokio::spawn(async move { axum::serve(listener, router).with_graceful_shutdown(stopped).await });
-        Self { url, shared, _serving: stop.drop_guard() }
+        let served = Served::new(Router::new().fallback(answer).with_state(Arc::clone(&shared))).await;
+        Self { url: served.url.clone(), shared, _served: served }
     }
 
     pub fn set(&self, change: impl FnOnce(&mut Faults)) {
