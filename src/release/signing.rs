@@ -18,6 +18,9 @@ pub enum SigningError {
         /// Why.
         reason: String,
     },
+    /// Nobody can be asked.
+    #[error("there is no terminal at which to ask for the password: give --password-file, or --no-password")]
+    NoTerminal,
     /// What it made does not verify.
     #[error("the signature that was made does not verify")]
     Unverified,
@@ -39,6 +42,14 @@ pub enum Protection {
 }
 
 impl Protection {
+    /// Whether somebody is there, if somebody is to be asked.
+    fn can_be_asked(&self) -> Result<(), SigningError> {
+        match self {
+            Self::Asked => std::fs::File::open("/dev/tty").map(drop).map_err(|_| SigningError::NoTerminal),
+            Self::Password(_) | Self::None => Ok(()),
+        }
+    }
+
     /// What minisign takes for one: none, and it asks.
     fn password(&self) -> Option<String> {
         match self {
@@ -65,6 +76,7 @@ pub struct NewKey {
 /// There is no randomness.
 pub fn generate(protection: &Protection) -> Result<NewKey, SigningError> {
     let doing = "making a key";
+    protection.can_be_asked()?;
     let pair = match protection {
         Protection::None => KeyPair::generate_unencrypted_keypair(),
         Protection::Password(_) | Protection::Asked => KeyPair::generate_encrypted_keypair(protection.password()),
@@ -87,8 +99,12 @@ pub fn sign(
     trusted_comment: &str,
 ) -> Result<(String, TrustedKey), SigningError> {
     let text = Zeroizing::new(secret.expose_secret().to_owned());
-    let boxed = SecretKeyBox::from_string(&text).map_err(failed("reading the secret key"))?;
-    let secret = open(boxed, protection)?;
+    let boxed = || SecretKeyBox::from_string(&text).map_err(failed("reading the secret key"));
+    let secret = match (protection, boxed()?.into_unencrypted_secret_key()) {
+        // There is nothing to ask for.
+        (Protection::Asked, Ok(secret)) => secret,
+        _ => open(boxed()?, protection)?,
+    };
     let public = PublicKey::from_secret_key(&secret).map_err(failed("reading the secret key"))?;
     let signed = minisign::sign(Some(&public), &secret, Cursor::new(bytes), Some(trusted_comment), None)
         .map_err(failed("signing"))?
@@ -101,6 +117,7 @@ pub fn sign(
 }
 
 fn open(boxed: SecretKeyBox, protection: &Protection) -> Result<SecretKey, SigningError> {
+    protection.can_be_asked()?;
     let opened = match protection {
         Protection::None => boxed.into_unencrypted_secret_key(),
         Protection::Password(_) | Protection::Asked => boxed.into_secret_key(protection.password()),
