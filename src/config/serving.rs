@@ -26,6 +26,8 @@ pub struct HttpSection {
     pub header_timeout: Duration,
     /// How long a call may take, waiting calls and streams excepted.
     pub request_timeout: Duration,
+    /// How long a client may take to take an answer, event streams excepted.
+    pub answer_timeout: Duration,
     /// Connections at a time.
     pub max_connections: usize,
     /// Calls in flight, over all keys.
@@ -51,6 +53,7 @@ impl Part for HttpSection {
             body_limit_bytes: s.or("body_limit_bytes", 64 * 1024),
             header_timeout: Duration::from_secs(s.or("header_timeout_seconds", 10)),
             request_timeout: Duration::from_secs(s.or("request_timeout_seconds", 30)),
+            answer_timeout: Duration::from_secs(s.or("answer_timeout_seconds", 60)),
             max_connections: s.or("max_connections", 8192),
             max_concurrency: s.or("max_concurrency", 1024),
             max_per_node: s.or("max_per_node", 256),
@@ -73,6 +76,7 @@ impl Part for HttpSection {
             ("http.body_limit_bytes", self.body_limit_bytes as u64),
             ("http.header_timeout_seconds", self.header_timeout.as_secs()),
             ("http.request_timeout_seconds", self.request_timeout.as_secs()),
+            ("http.answer_timeout_seconds", self.answer_timeout.as_secs()),
             ("http.max_connections", self.max_connections as u64),
             ("http.max_concurrency", self.max_concurrency as u64),
             ("http.max_per_node", self.max_per_node as u64),

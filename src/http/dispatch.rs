@@ -2,6 +2,7 @@
 
 use super::auth;
 use super::call::Call;
+use super::gate::Connection;
 use super::held;
 use super::idempotency;
 use super::params::{self, Given};
@@ -49,6 +50,8 @@ pub(super) enum Target {
     Route(Arc<Route>, Option<String>),
     /// GitHub's webhook.
     Webhook(Arc<Webhook>),
+    /// GitHub's webhook, where none is taken.
+    NoWebhook,
     /// No route.
     Nowhere,
 }
@@ -90,6 +93,7 @@ impl Dispatcher {
         let request_id = request_id();
         let span = tracing::error_span!("request", id = %request_id);
         let method = request.method().clone();
+        let connection = request.extensions().get::<Connection>().cloned();
         let started = Instant::now();
         let mut trace = Trace::default();
         let most =
@@ -114,7 +118,7 @@ impl Dispatcher {
         let _in_span = span.enter();
         log(&target, &method, &response, started.elapsed(), trace.caller.as_ref());
         match trace.place {
-            Some(place) => held::hold(response, place),
+            Some(place) => held::hold(response, place, connection, self.config.answer_timeout),
             None => response,
         }
     }
@@ -124,6 +128,10 @@ impl Dispatcher {
         if let Target::Webhook(webhook) = target {
             let received = webhook.receive(&self.state, &parts.headers, body);
             return self.within(self.config.request_timeout, received).await;
+        }
+        if matches!(target, Target::NoWebhook) {
+            let message = "this deployment takes no webhook: [updates] has no webhook_secret_file";
+            return Err(Refusal::new(Code::NotFound, message));
         }
         let caller = auth::authenticate(&parts.headers, &self.state.directory, self.state.network).await?;
         let caller = trace.caller.insert(caller).clone();
@@ -293,7 +301,7 @@ fn finish(response: &mut Response, request_id: &str) {
 fn log(target: &Target, method: &Method, response: &Response, took: Duration, caller: Option<&Caller>) {
     let (route, looks) = match target {
         Target::Route(route, _) => (route.path, route.effect == Effect::Looks),
-        Target::Webhook(_) => ("update", false),
+        Target::Webhook(_) | Target::NoWebhook => ("update", false),
         Target::Nowhere => ("", true),
     };
     let status = response.status().as_u16();

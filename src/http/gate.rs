@@ -1,6 +1,8 @@
 //! Connections: so many at a time, and none for a client that takes nothing of what is sent to it.
 
 use crate::tally::Tally;
+use axum::Extension;
+use axum::middleware::AddExtension;
 use axum_server::accept::Accept;
 use std::future::{Ready, ready};
 use std::io::{self, IoSlice};
@@ -12,6 +14,25 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Sleep;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tower::Layer;
+
+/// The connection over which a request has come, for who has to end it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Connection(CancellationToken);
+
+impl Connection {
+    /// Ends it, whatever is under way on it.
+    pub(super) fn close(&self) {
+        self.0.cancel();
+    }
+
+    /// Whether it was ended.
+    #[cfg(test)]
+    pub(super) fn is_closed(&self) -> bool {
+        self.0.is_cancelled()
+    }
+}
 
 /// Lets connections in.
 #[derive(Debug, Clone)]
@@ -35,18 +56,25 @@ impl Gate {
             }
             return Err(io::Error::other("too many connections"));
         };
-        Ok(Guarded { io, stall: self.stall, stalled: None, _place: place })
+        let connection = Connection::default();
+        let ending = Box::pin(connection.0.clone().cancelled_owned());
+        Ok(Guarded { io, stall: self.stall, stalled: None, connection, ending, _place: place })
     }
 }
 
 impl<S> Accept<TcpStream, S> for Gate {
     type Stream = Guarded<TcpStream>;
-    type Service = S;
-    type Future = Ready<io::Result<(Self::Stream, S)>>;
+    /// Every request knows its [`Connection`].
+    type Service = AddExtension<S, Connection>;
+    type Future = Ready<io::Result<(Self::Stream, Self::Service)>>;
 
     fn accept(&self, tcp: TcpStream, service: S) -> Self::Future {
         // An answer over HTTP/2 may be several writes; none of them is to wait for the other side's acknowledgement.
-        ready(tcp.set_nodelay(true).and_then(|()| self.admit(tcp)).map(|guarded| (guarded, service)))
+        let guarded = tcp.set_nodelay(true).and_then(|()| self.admit(tcp));
+        ready(guarded.map(|guarded| {
+            let service = Extension(guarded.connection.clone()).layer(service);
+            (guarded, service)
+        }))
     }
 }
 
@@ -57,10 +85,20 @@ pub(super) struct Guarded<I> {
     stall: Duration,
     /// Runs while there are bytes that the client does not take.
     stalled: Option<Pin<Box<Sleep>>>,
+    connection: Connection,
+    ending: Pin<Box<WaitForCancellationFutureOwned>>,
     _place: OwnedSemaphorePermit,
 }
 
 impl<I> Guarded<I> {
+    /// An error once the connection was [closed](Connection::close). Whoever reads is woken then.
+    fn check(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        if self.connection.0.is_cancelled() || self.ending.as_mut().poll(cx).is_ready() {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not take its answers"));
+        }
+        Ok(())
+    }
+
     /// What came of a try to write, or an error where nothing has come of any for too long.
     fn watch<T>(&mut self, written: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         if written.is_ready() {
@@ -75,12 +113,16 @@ impl<I> Guarded<I> {
 
 impl<I: AsyncRead + Unpin> AsyncRead for Guarded<I> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.check(cx)?;
         Pin::new(&mut self.io).poll_read(cx, buf)
     }
 }
 
 impl<I: AsyncWrite + Unpin> AsyncWrite for Guarded<I> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if self.connection.0.is_cancelled() {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
         let written = Pin::new(&mut self.io).poll_write(cx, buf);
         self.watch(written, cx)
     }

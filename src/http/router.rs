@@ -88,6 +88,8 @@ pub(super) fn routes() -> Vec<Route> {
     ]
 }
 
+const SIGNATURE: &str = "x-hub-signature-256";
+
 /// GitHub's webhook has no API key: it has a signature of its own.
 fn is_webhook(route: &Route, request: &Request) -> bool {
     route.path == "update" && request.method() == http::Method::POST
@@ -115,12 +117,15 @@ pub(super) fn router(dispatcher: Arc<Dispatcher>) -> Router {
             &path,
             any(move |path: RawPathParams, request: Request| async move {
                 let in_path = path.iter().next().map(|(_, value)| value.to_owned());
-                if is_webhook(&route, &request)
-                    && let Some(webhook) = &dispatcher.state().webhook
-                {
-                    return dispatcher.handle(Target::Webhook(Arc::clone(webhook)), request).await;
-                }
-                dispatcher.handle(Target::Route(route, in_path), request).await
+                let target = match &dispatcher.state().webhook {
+                    Some(webhook) if is_webhook(&route, &request) => Target::Webhook(Arc::clone(webhook)),
+                    // Who signs is told; of all others nobody learns what there is without a key.
+                    None if is_webhook(&route, &request) && request.headers().contains_key(SIGNATURE) => {
+                        Target::NoWebhook
+                    }
+                    _ => Target::Route(route, in_path),
+                };
+                dispatcher.handle(target, request).await
             }),
         );
     }

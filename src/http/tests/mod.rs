@@ -84,6 +84,7 @@ pub(super) fn config() -> HttpSection {
         body_limit_bytes: 4096,
         header_timeout: Duration::from_secs(2),
         request_timeout: SOON,
+        answer_timeout: SOON,
         max_connections: 64,
         max_concurrency: 64,
         max_per_node: 16,

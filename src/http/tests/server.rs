@@ -184,6 +184,29 @@ async fn whoever_never_ends_their_headers_is_cut_off() {
 }
 
 #[tokio::test]
+async fn an_http_2_client_that_opens_no_window_is_cut_off_and_its_place_is_free() {
+    let api = Api::new().await;
+    let key = api.shop().await;
+    let tight = HttpSection { max_concurrency: 1, answer_timeout: Duration::from_secs(1), ..config() };
+    let (bound, _running) = serve(&api, tight).await;
+    let url = format!("{}/lnd/v1/operations", bound.url);
+    let tcp = tokio::net::TcpStream::connect(bound.address).await.expect("connects");
+    let (mut sender, connection) =
+        h2::client::Builder::new().initial_window_size(0).handshake::<_, axum::body::Bytes>(tcp).await.expect("HTTP/2");
+    let connection = tokio::spawn(connection);
+    let request =
+        Request::get(&url).header(header::AUTHORIZATION, format!("Bearer {key}")).body(()).expect("a request");
+    let (answer, _) = sender.send_request(request, true).expect("sent");
+    let answer = answer.await.expect("the answer's head needs no window");
+    assert_eq!(answer.status(), 200);
+    let _ended = tokio::time::timeout(SOON, connection).await.expect("it was cut off").expect("no panic");
+    let _one_for_the_process = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let client = reqwest::Client::new();
+    let called = async { while client.get(&url).bearer_auth(&key).send().await.expect("an answer").status() != 200 {} };
+    tokio::time::timeout(SOON, called).await.expect("the only place is free again");
+}
+
+#[tokio::test]
 async fn the_end_is_orderly() {
     let api = Api::new().await;
     let key = api.shop().await;

@@ -132,7 +132,7 @@ async fn what_is_not_signed_is_not_looked_at() {
 #[tokio::test]
 async fn without_a_webhook_there_is_none() {
     let api = Api::new().await;
-    assert_eq!(deliver_push(&api.router, "d1", COMMIT, SECRET).await.refusal(), (401, "unauthorized".into()));
+    assert_eq!(deliver_push(&api.router, "d1", COMMIT, SECRET).await.refusal(), (404, "not_found".into()));
     let operator = api.key(None, &[Scope::Operator]).await;
     assert_eq!(api.post(&operator, "update", &json!({})).await.refusal().0, 405);
     let shop = api.shop().await;
