@@ -262,6 +262,7 @@ fn instance(described: &Described) -> Option<Instance> {
         InstanceStateName::ShuttingDown | InstanceStateName::Terminated => MachineState::Terminated,
         _ => return None,
     };
+    let reason = described.state_reason().filter(|_| state == MachineState::Terminated);
     let place = match (described.subnet_id(), described.instance_type()) {
         (Some(subnet), Some(instance_type)) => {
             Some(Place { subnet: subnet.to_owned(), instance_type: instance_type.as_str().to_owned() })
@@ -274,6 +275,11 @@ fn instance(described: &Described) -> Option<Instance> {
         id: InstanceId(described.instance_id()?.to_owned()),
         state,
         is_over: described.state()?.name()? == &InstanceStateName::Terminated,
+        // "Client.InvalidKMSKey.InvalidState: …", for one.
+        ended_because: reason
+            .and_then(|reason| reason.message().or(reason.code()))
+            .filter(|because| !because.is_empty())
+            .map(str::to_owned),
         place,
         disks: disks.filter_map(disk).collect(),
         address: described.private_ip_address().and_then(|address| address.parse().ok()),

@@ -182,6 +182,8 @@ pub struct Instance {
     pub state: MachineState,
     /// Whether it is terminated, and not merely about to be.
     pub is_over: bool,
+    /// Why it has ended, in EC2's words (`StateReason`). None of one that runs.
+    pub ended_because: Option<String>,
     /// Where it was started.
     pub place: Option<Place>,
     /// Its volumes but for the one it boots from. None of one that is terminated.
@@ -247,9 +249,21 @@ pub struct Machine {
     /// The volume with its lnds' folders, once it was seen. It is the host's from then on, whatever instance has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data_volume: Option<DataVolume>,
+    /// Why it has ended, in EC2's words, once it has and where EC2 says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_because: Option<String>,
     /// When EC2 said that it was started.
     #[serde(with = "time::serde::rfc3339")]
     pub launched_at: OffsetDateTime,
+}
+
+/// What has ended, and why, where EC2 says so.
+#[must_use]
+pub fn ended(what: &str, because: Option<&str>) -> String {
+    match because {
+        Some(because) => format!("{what} ({because})"),
+        None => what.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -265,6 +279,7 @@ mod tests {
             id: InstanceId("i-1".to_owned()),
             state: MachineState::Running,
             is_over: false,
+            ended_because: None,
             place: Some(Place { subnet: "subnet-1".to_owned(), instance_type: "t4g.small".to_owned() }),
             disks,
             address: None,

@@ -174,7 +174,8 @@ fn where_each_replacement_ends_the_next_one_waits() {
         let operation = cloud.recovery(&old).await;
         eventually("the recovery waits", LIMIT, || async {
             let shown = cloud.operation(&operation).await;
-            shown["progress"].as_str().unwrap().contains("the next one is started in").then_some(())
+            let told = "has ended (Client.InvalidKMSKey.InvalidState: see its key), like the one before it";
+            shown["progress"].as_str().unwrap().contains(told).then_some(())
         })
         .await;
         assert_eq!(cloud.proxy.calls("RunInstances"), 3, "the first of all, and two for it");

@@ -107,7 +107,7 @@ fn where_each_instance_ends_the_next_one_waits() {
         cloud.machines.wait(true);
         cloud.proxy.set(|faults| faults.ends = true);
         let create = cloud.create_later("alice");
-        cloud.launch_says("the next one is started in").await;
+        cloud.launch_says("(Client.InvalidKMSKey.InvalidState: see its key), like the one before it").await;
         assert_eq!(cloud.proxy.calls("RunInstances"), 2, "the second at once, the third later");
         assert!(cloud.account.living().await.is_empty());
         cloud.proxy.set(|faults| faults.ends = false);

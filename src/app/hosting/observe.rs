@@ -78,6 +78,7 @@ impl Observer {
             Some(instance) => {
                 self.unseen.remove(id);
                 machine.value.state = instance.state;
+                machine.value.ended_because = instance.ended_because.clone();
                 machine.value.address = instance.address.or(known.value.address);
                 // Once known it stays: EC2 does not name the volumes of one that is terminated, and nobody else's are ours.
                 machine.value.data_volume = known.value.data_volume.clone().or_else(|| instance.data_volume());
@@ -186,8 +187,8 @@ async fn meaning_for_host(parts: &Parts, mut host: Versioned<Host>, machine: &Ma
     match (machine.state, machine.address, &mut host.value.compute) {
         (MachineState::Terminated, _, Some(hosting)) if !hosting.gone => {
             hosting.gone = true;
-            let nodes = host.value.slots.len();
-            tracing::error!(host.id = %id, %instance, nodes, "ALARM: a host's instance is terminated");
+            let (nodes, why) = (host.value.slots.len(), machine.ended_because.as_deref().unwrap_or("not told"));
+            tracing::error!(host.id = %id, %instance, nodes, why, "ALARM: a host's instance is terminated");
             Ok(vec![repo::update(&host.value, host.version)?])
         }
         (MachineState::Running, Some(address), _) => moved(parts, host, address).await,

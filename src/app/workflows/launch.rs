@@ -271,6 +271,7 @@ impl Launching<'_> {
             place: frozen.place.clone(),
             state: instance.state,
             address: instance.address,
+            ended_because: instance.ended_because.clone(),
             data_volume: match self.purpose {
                 Purpose::New => instance.data_volume(),
                 Purpose::Recover { volume, .. } => Some(volume.clone()),
@@ -325,10 +326,12 @@ impl Launching<'_> {
             Enrolment::Invited(_) if self.now() > frozen.join_until => {
                 self.take_back(host, frozen, instance, "it has not joined in time")
             }
-            Enrolment::Invited(_) if self.is_terminated(instance).await? => {
-                self.take_back(host, frozen, instance, "it was terminated before it had joined")
-            }
             Enrolment::Invited(_) => {
+                if let Some(machine) = self.terminated(instance).await? {
+                    let reason =
+                        machine::ended("it was terminated before it had joined", machine.ended_because.as_deref());
+                    return self.take_back(host, frozen, instance, &reason);
+                }
                 let left = Duration::try_from(frozen.join_until - self.now()).unwrap_or_default();
                 let at_most = (left + Duration::from_millis(10)).min(LOOK_EVERY);
                 let of_it = |document: &Document| {
@@ -341,10 +344,11 @@ impl Launching<'_> {
         }
     }
 
-    async fn is_terminated(&self, instance: &InstanceId) -> Result<bool> {
+    /// The host's machine, if it is this one and was seen terminated.
+    async fn terminated(&self, instance: &InstanceId) -> Result<Option<Machine>> {
         let machine = repo::get::<Machine>(&*self.ctx.parts.store, self.id.as_str()).await?;
-        let of_it = machine.filter(|machine| machine.value.instance == *instance);
-        Ok(of_it.is_some_and(|machine| machine.value.state == MachineState::Terminated))
+        let is_it = |machine: &Machine| machine.instance == *instance && machine.state == MachineState::Terminated;
+        Ok(machine.map(|machine| machine.value).filter(is_it))
     }
 
     /// From this commit on it cannot join any more, and it never had: only then is it terminated.
@@ -377,12 +381,15 @@ impl Launching<'_> {
             let step = LaunchStep::Freeze { place_number: 0, not_before: None, ended_before };
             return Ok(self.next(step, format!("instance {instance} is terminated"), Vec::new()));
         };
+        let is_terminated = format!("instance {instance} is terminated");
+        let because = self.terminated(instance).await?.and_then(|machine| machine.ended_because);
+        let is_terminated = machine::ended(&is_terminated, because.as_deref());
         let pause = jittered(pause);
         let seconds = pause.as_secs();
         tracing::error!(host.id = %self.id, %instance, ended_before, seconds, "no instance of this host joins; see its console output");
         let step = LaunchStep::Freeze { place_number: 0, not_before: Some(self.now() + pause), ended_before };
         let progress = format!(
-            "instance {instance} is terminated, like the one before it: see its state reason and console output at EC2; \
+            "{is_terminated}, like the one before it; see also its console output at EC2; \
              the next one is started in {seconds} s"
         );
         Ok(self.next(step, progress, Vec::new()))

@@ -16,7 +16,7 @@ use super::super::step::{Advance, Ctx, Settle};
 use super::launch::{LOOK_EVERY, Launching, Purpose, jittered, later, pause_after};
 use crate::error::{Error, Result};
 use crate::model::host::{Enrolment, Host, Invitation};
-use crate::model::machine::{DataVolume, Frozen, InstanceId, Machine, MachineState, VolumeState};
+use crate::model::machine::{self, DataVolume, Frozen, InstanceId, Machine, MachineState, VolumeState};
 use crate::model::node::{Node, Phase};
 use crate::model::operation::{Operation, State};
 use crate::model::problem::{Code, Refusal};
@@ -87,7 +87,9 @@ impl Recovering<'_> {
         if self.host().await?.value.is_revoked() {
             return Ok(failed("the host was revoked; it gets no other machine"));
         }
-        let Some(volume) = machine.data_volume else { return Ok(failed("the host's data volume is not known")) };
+        let Some(volume) = machine.data_volume else {
+            return Ok(failed("the host's data volume is not known"));
+        };
         let (compute, old) = (&self.supply.compute, &machine.instance);
         let seen = match compute.instance(old).await {
             Ok(seen) => seen,
@@ -104,11 +106,13 @@ impl Recovering<'_> {
                 let mut progress = format!("instance {old} is over, and volume {} is free", volume.id);
                 let pause = pause_after(ended_before).map(jittered);
                 if let Some(pause) = pause {
+                    let because = seen.as_ref().and_then(|seen| seen.ended_because.as_deref());
                     let seconds = pause.as_secs();
                     tracing::error!(host.id = %self.id, instance = %old, ended_before, seconds, "no instance of this host joins; see its console output");
                     progress = format!(
-                        "instance {old} has ended, like the one before it: see its state reason and console output at EC2; \
-                         the next one is started in {seconds} s"
+                        "{}, like the one before it; see also its console output at EC2; the next one is started in \
+                         {seconds} s",
+                        machine::ended(&format!("instance {old} has ended"), because)
                     );
                 }
                 let not_before = pause.map(|pause| self.now() + pause);
@@ -167,8 +171,9 @@ impl Recovering<'_> {
             Err(error) => return Ok(later(&error, self.id)),
         };
         // Right after its start EC2 may not know it yet.
-        match seen.map(|instance| instance.state) {
-            Some(MachineState::Terminated) => Ok(self.another(frozen, instance)),
+        let because = seen.as_ref().and_then(|seen| seen.ended_because.as_deref());
+        match seen.as_ref().map(|seen| seen.state) {
+            Some(MachineState::Terminated) => Ok(self.another(frozen, instance, because)),
             Some(MachineState::Running | MachineState::Stopped) => {
                 self.ctx.claim.check()?;
                 match self.supply.compute.attach(volume, instance).await {
@@ -183,10 +188,11 @@ impl Recovering<'_> {
     }
 
     /// What was to replace the machine is over, too: it is the old one now.
-    fn another(&self, frozen: &Frozen, instance: &InstanceId) -> Advance {
+    fn another(&self, frozen: &Frozen, instance: &InstanceId, because: Option<&str>) -> Advance {
         tracing::warn!(host.id = %self.id, %instance, "terminated before it had joined; another is started");
         let step = RecoverStep::Confirm { ended_before: frozen.ended_before.saturating_add(1) };
-        self.next(step, format!("instance {instance} was terminated before it had joined"), Vec::new())
+        let what = format!("instance {instance} was terminated before it had joined");
+        self.next(step, machine::ended(&what, because), Vec::new())
     }
 
     async fn await_join(&self, frozen: &Frozen, instance: &InstanceId) -> Result<Advance> {
@@ -200,7 +206,7 @@ impl Recovering<'_> {
         match &mut host.value.enrolment {
             Enrolment::Enrolled { .. } => self.start_lnds(&host.value, instance).await,
             Enrolment::Revoked => Ok(failed("the host was revoked; its instance and volume are left as they are")),
-            Enrolment::Invited(_) if is_over => Ok(self.another(frozen, instance)),
+            Enrolment::Invited(_) if is_over => Ok(self.another(frozen, instance, machine.ended_because.as_deref())),
             // What was attached to it is not taken away again by itself: it may join as late as it likes.
             Enrolment::Invited(Invitation { expires_at, .. }) if now > *expires_at - self.supply.join_within / 2 => {
                 *expires_at = now + self.supply.join_within;

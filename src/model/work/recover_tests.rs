@@ -65,6 +65,7 @@ fn old(state: MachineState, is_over: bool, stays: bool) -> Instance {
         id: id("old"),
         state,
         is_over,
+        ended_because: None,
         place: None,
         disks: vec![Disk { volume: data_volume(), stays }],
         address: None,

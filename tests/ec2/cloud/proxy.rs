@@ -13,6 +13,9 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use tokio::sync::watch;
 
+/// EC2's code for an instance that ends because the key of a volume of its cannot be used.
+const ENDS_BECAUSE: &str = "Client.InvalidKMSKey.InvalidState";
+
 /// What goes wrong, until it is taken back.
 #[derive(Debug, Default)]
 pub struct Faults {
@@ -127,6 +130,11 @@ impl Faults {
         for (code, name) in made_out.into_iter().flatten() {
             text = text.replace("<code>16</code>", &format!("<code>{code}</code>"));
             text = text.replace("<name>running</name>", &format!("<name>{name}</name>"));
+        }
+        if self.ends {
+            let reason = format!("<code>{ENDS_BECAUSE}</code><message>{ENDS_BECAUSE}: see its key</message>");
+            let state = "<name>terminated</name></instanceState>";
+            text = text.replace(state, &format!("{state}<stateReason>{reason}</stateReason>"));
         }
         text
     }
