@@ -8,6 +8,7 @@ mod key;
 mod keys;
 mod logging;
 mod node;
+mod node_secrets;
 mod operation;
 mod output;
 mod release;

@@ -1,6 +1,7 @@
 //! `scale-lnd node`: users' nodes, and credentials for looking into one with lncli.
 
 use super::admin::{self, Admin, ListArgs, app_id, now, shown};
+use super::node_secrets::{self, SecretsArgs};
 use super::{ConfigArgs, Failure, Output};
 use crate::files;
 use crate::lnd::macaroon::{Caveat, Grant, Macaroon, Op, bake};
@@ -28,6 +29,8 @@ pub enum NodeCommand {
     },
     /// Write the certificate and a macaroon for one node, and print the lncli line for them
     Credentials(CredentialsArgs),
+    /// Write a node's seed, wallet password and channel.backup, to restore it by hand where its disk is lost
+    Secrets(SecretsArgs),
 }
 
 /// Which node, and what the macaroon allows.
@@ -52,7 +55,7 @@ pub struct CredentialsArgs {
     config: ConfigArgs,
 }
 
-fn uuid(text: &str) -> Result<Uuid, String> {
+pub(super) fn uuid(text: &str) -> Result<Uuid, String> {
     Uuid::parse(text).ok_or_else(|| "must be 1–128 characters of A-Za-z0-9._~-".to_owned())
 }
 
@@ -87,6 +90,7 @@ pub async fn run(command: NodeCommand) -> Result<(), Failure> {
     match command {
         NodeCommand::List { app, list: args } => list(app, &args).await,
         NodeCommand::Credentials(args) => credentials(&args).await,
+        NodeCommand::Secrets(args) => node_secrets::run(&args).await,
     }
 }
 
@@ -140,7 +144,7 @@ async fn credentials(args: &CredentialsArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn find(store: &dyn Store, app: &AppId, uuid: &Uuid) -> Result<Node, Failure> {
+pub(super) async fn find(store: &dyn Store, app: &AppId, uuid: &Uuid) -> Result<Node, Failure> {
     let none = || Failure::Failed(format!("app {app} has no user {uuid}"));
     let id = repo::get::<NodeName>(store, &NodeName::id_of(app, uuid)).await?.ok_or_else(none)?.value.node;
     Ok(repo::get::<Node>(store, id.as_str()).await?.ok_or_else(none)?.value)
@@ -164,11 +168,11 @@ fn write_files(folder: &Path, endpoint: &Endpoint, macaroon: &Macaroon, name: &s
     Ok(files)
 }
 
-fn write_private(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+pub(super) fn write_private(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     files::write_private(path, bytes).map_err(|e| cannot_write(path, &e))
 }
 
-fn cannot_write(path: &Path, error: &std::io::Error) -> Failure {
+pub(super) fn cannot_write(path: &Path, error: &std::io::Error) -> Failure {
     Failure::Failed(format!("cannot write {}: {error}", path.display()))
 }
 

@@ -12,9 +12,9 @@ use toml::de::{DeTable, DeValue};
 /// What every environment variable of ours begins with.
 pub const ENV_PREFIX: &str = "SCALE_LND_";
 
-/// Variables of ours that are no settings: where the configuration is, the programs `dev` and the tests run, and the faults
-/// of a build that has them.
-const NOT_SETTINGS: [&str; 5] = ["CONFIG", "NODE_BIN", "FIRESTORE_EMULATOR", "FAULT", "FAULT_DIR"];
+/// Variables of ours that are no settings: where the configuration is, the key with which `demo --at` calls an API, the programs
+/// that `dev` and the tests run, and the faults of a build that has them.
+const NOT_SETTINGS: [&str; 6] = ["CONFIG", "API_KEY", "NODE_BIN", "FIRESTORE_EMULATOR", "FAULT", "FAULT_DIR"];
 
 /// Where a setting was given.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -27,7 +27,7 @@ use crate::{
     lnd::{
         LndClient, LndError, LndErrorKind, NewWallet, PinnedCert,
         grant::Grant,
-        macaroon::{Macaroon, bake},
+        macaroon::{Macaroon, Op, bake},
         proto::lnrpc::{AddressType, GetTransactionsRequest, WalletState},
     },
     pki::lnd_cert::make_lnd_cert,
@@ -68,6 +68,9 @@ impl std::fmt::Debug for TreasuryPlan {
     }
 }
 
+/// What masters need to be allowed at the treasury.
+const FUNDING: [(&str, &str); 3] = [("info", "read"), ("onchain", "read"), ("onchain", "write")];
+
 /// The running treasury.
 #[derive(Debug)]
 pub struct Treasury {
@@ -103,9 +106,10 @@ impl TreasuryPlan {
         };
         let plan = Self { dir: dir.to_owned(), secrets, access, _ports: ports };
         plan.make_certificate()?;
-        let funding = plan.bake(&[Grant::Read, Grant::Address, Grant::Withdraw])?;
+        // As docs/operations.md has an operator bake it for a treasury of theirs.
+        let funding = plan.bake(&FUNDING.map(|(entity, action)| Op::new(entity, action)))?;
         write_private(&plan.access.funding_macaroon, funding.as_bytes())?;
-        write_private(&plan.access.admin_macaroon, plan.bake(&[Grant::Admin])?.as_bytes())?;
+        write_private(&plan.access.admin_macaroon, plan.bake(&Grant::Admin.ops())?.as_bytes())?;
         Ok(plan)
     }
 
@@ -179,7 +183,7 @@ impl TreasuryPlan {
             _ => {}
         }
         wait_for(client, |state| matches!(state, WalletState::RpcActive | WalletState::ServerActive)).await?;
-        let admin = self.bake(&[Grant::Admin])?;
+        let admin = self.bake(&Grant::Admin.ops())?;
         let info = client.get_info(&admin).await.map_err(refused)?;
         self.claim_mining_address(client, &admin).await?;
         Ok((admin, info.identity_pubkey))
@@ -201,11 +205,10 @@ impl TreasuryPlan {
         Ok(())
     }
 
-    fn bake(&self, grants: &[Grant]) -> Result<Macaroon, DevError> {
+    fn bake(&self, ops: &[Op]) -> Result<Macaroon, DevError> {
         let mut nonce = [0; 16];
         SysRng.try_fill_bytes(&mut nonce).map_err(unusable)?;
-        let ops: Vec<_> = grants.iter().flat_map(|grant| grant.ops()).collect();
-        Ok(bake(&self.secrets.root_key(), nonce, &ops, &[]))
+        Ok(bake(&self.secrets.root_key(), nonce, ops, &[]))
     }
 }
 

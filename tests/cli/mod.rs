@@ -101,6 +101,8 @@ fn contains(folder: &Path, needle: &str) -> Vec<PathBuf> {
     files.filter(has).collect()
 }
 
+const TRUSTED: &str = "RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3";
+
 #[test]
 fn config_check_names_every_fault_at_once_and_says_when_there_is_none() {
     let site = Site::new();
@@ -142,6 +144,31 @@ fn config_check_names_every_fault_at_once_and_says_when_there_is_none() {
     site.write_secret("treasury.macaroon", "not a macaroon");
     assert!(site.run(&args).err.contains("treasury.macaroon_file: "));
 
+    // A folder that can be made is no fault, one that cannot is.
+    let beneath = |name: &str| format!("store.path={}", site.path(name).display());
+    assert_eq!(site.run(&["config", "check", "--set", &beneath("new/folder/db")]).code, Some(0));
+    let faulty = site.run(&["config", "check", "--set", &beneath("tls.cert/db")]);
+    assert!(faulty.err.contains("store.path: ") && faulty.err.contains("tls.cert is not a folder"), "{}", faulty.err);
+    let set = [
+        format!("updates.trusted_keys={TRUSTED}"),
+        "updates.repository=example/fleet".to_owned(),
+        format!("updates.webhook_secret_file={}", file("tls.cert")),
+        format!("updates.token_file={}", file("none")),
+    ];
+    let mut args = vec!["config", "check"];
+    args.extend(set.iter().flat_map(|set| ["--set", set.as_str()]));
+    let faulty = site.run(&args);
+    assert_eq!((faulty.code, faulty.err.lines().count()), (Some(2), 2), "{}", faulty.err);
+    for name in ["updates.webhook_secret_file: ", "updates.token_file: "] {
+        assert!(faulty.err.contains(name), "{name}: {}", faulty.err);
+    }
+
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/lndserver.example.toml");
+    let agent = ["config", "check", "--agent", "--config", example];
+    assert_eq!(site.ok(&agent), "the agent's configuration is sound: it listens on 127.0.0.1:8082\n");
+    let nowhere = site.run(&[&agent[..], &["--set", "agent.lnd=/no/such/lnd"]].concat());
+    assert!(nowhere.err.contains("agent.lnd: /no/such/lnd is not a file"), "{}", nowhere.err);
+    assert!(site.run(&["config", "check", "--agent"]).err.contains("agent"), "a master's file is none of an agent's");
     let agent = site.run(&["lndserver"]);
     assert_eq!(agent.code, Some(2));
     assert!(agent.err.contains("agent.data_dir: is missing") && agent.err.contains("agent.masters: is missing"));

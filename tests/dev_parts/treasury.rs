@@ -55,7 +55,8 @@ async fn the_treasury_has_coins_and_pays_and_is_there_again_after_everything_was
         let (client, admin) = treasury.client();
 
         // The narrow macaroon sends and looks, and nothing else.
-        let address = client.new_address(&funding, lnrpc::AddressType::TaprootPubkey).await.unwrap().address;
+        let address = client.new_address(admin, lnrpc::AddressType::TaprootPubkey).await.unwrap().address;
+        assert!(client.new_address(&funding, lnrpc::AddressType::TaprootPubkey).await.is_err());
         assert!(client.stop_daemon(&funding).await.is_err());
         let template = TxTemplate { inputs: Vec::new(), outputs: [(address, 50_000)].into() };
         let ask = FundPsbtRequest {

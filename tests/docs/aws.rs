@@ -29,7 +29,7 @@ program=https://downloads.example/scale-lnd.tar.gz btcd=https://downloads.exampl
 hosts=scale-lnd:arm64:$sha256:$program,lnd:arm64:$sha256:https://downloads.example/lnd.tar.gz
 certificate=$(aws acm request-certificate --domain-name api.example.com --query CertificateArn --output text)
 echo btcd >btcd.conf
-for name in master.toml seal.key firestore.json treasury.cert treasury.macaroon; do echo "the $name" >"$name"; done
+for name in master.toml seal.key firestore.json rpc-password treasury.cert treasury.macaroon; do echo "the $name" >"$name"; done
 "#;
 
 /// The indented lines of the section on the templates, in blocks, without what the reader has to fill in and what another
@@ -43,7 +43,8 @@ fn commands() -> Vec<String> {
             None => blocks.push(String::new()),
         }
     }
-    blocks.retain(|block| !block.is_empty() && !block.contains("scale-lnd demo --at"));
+    // What belongs into a file is read in `ec2::templates`.
+    blocks.retain(|block| !block.is_empty() && !block.starts_with('[') && !block.contains("scale-lnd demo --at"));
     blocks.retain(|block| {
         let is_left_open = block.contains('…');
         assert!(!is_left_open || block.split_whitespace().all(|word| word.contains('=')), "{block}");

@@ -73,12 +73,13 @@ fn the_templates_allow_what_is_needed_and_no_more() {
         hosts_are_made_as_they_should(&stacks, &account).await;
         the_masters_settings_are_sound(&stacks).await;
         the_files_of_a_secret_are_written(&stacks).await;
-        let unit = &stacks.boots["MasterTemplate"].files["/etc/systemd/system/scale-lnd-master.service"];
-        assert_eq!(
-            *unit,
-            file("deploy/systemd/scale-lnd-master.service"),
-            "the template has the unit of deploy/systemd"
-        );
+        let of_systemd = [
+            ("/etc/systemd/system/scale-lnd-master.service", "deploy/systemd/scale-lnd-master.service"),
+            ("/usr/local/sbin/scale-lnd-verb", "deploy/systemd/scale-lnd-verb"),
+        ];
+        for (path, ours) in of_systemd {
+            assert_eq!(stacks.boots["MasterTemplate"].files[path], file(ours), "the template has {ours}");
+        }
     });
 }
 
@@ -113,7 +114,7 @@ fn host_boot_of_masters_and_of_the_chain_backend_is_as_it_should() {
                 }
             }
         }
-        assert_eq!((scripts, units), (3, 2));
+        assert_eq!((scripts, units), (4, 2));
     });
 }
 
@@ -275,9 +276,18 @@ async fn hosts_are_made_as_they_should(stacks: &Stacks, account: &Account) {
 async fn the_masters_settings_are_sound(stacks: &Stacks) {
     let dir = tempfile::tempdir().unwrap();
     let (config, program) = (dir.path().join("master.toml"), world::program());
-    let text = "[deployment]\nnetwork = \"simnet\"\n[store]\npath = \"store.db\"\n[seal]\nkey_file = \"seal.key\"\n\
-                [chain]\nbackend = \"neutrino\"\npeers = [\"127.0.0.1:18555\"]\n";
-    std::fs::write(&config, text).unwrap();
+    // The file that the page has its reader write, with the files that are named in it; of testnet4 and without a treasury.
+    let page = file("docs/aws.md");
+    let text = page.split("\n    [deployment]\n").nth(1).unwrap().split("\n\n").next().unwrap();
+    let text: String = text.lines().map(|line| format!("{}\n", line.trim())).collect();
+    let text = text.split("[treasury]").next().unwrap();
+    let here = format!("{}/", dir.path().display());
+    std::fs::write(&config, format!("[deployment]\n{}", text.replace("/etc/scale-lnd/", &here))).unwrap();
+    for name in ["rpc.cert", "rpc-password", "firestore.json"] {
+        let path = dir.path().join(name);
+        std::fs::write(&path, "abc").unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o400)).unwrap();
+    }
     let program = program.to_str().unwrap();
     let seal = dir.path().join("seal.key").display().to_string();
     assert_eq!(command::run(&[program, "seal-key", "generate", &seal], &[]).await.code, Some(0));
@@ -297,7 +307,7 @@ async fn the_masters_settings_are_sound(stacks: &Stacks) {
     let env: Vec<_> = settings.into_iter().map(|(name, value)| (name, Some(value))).collect();
     let done = command::run(&[program, "config", "check", "--config", config.to_str().unwrap()], &env).await;
     assert_eq!(done.code, Some(0), "{}", done.err);
-    assert!(done.out.contains(&format!("deployment {DEPLOYMENT} on simnet")), "{}", done.out);
+    assert!(done.out.contains(&format!("deployment {DEPLOYMENT} on testnet4")), "{}", done.out);
     let set = |name: &str| env.iter().find(|(setting, _)| *setting == name).unwrap().1.unwrap().to_owned();
     assert_eq!(set("SCALE_LND_AGENTS_ADVERTISE"), stacks.output("Agents"));
     assert_eq!(set("SCALE_LND_COMPUTE_MAX_HOSTS"), "7");
