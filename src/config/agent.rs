@@ -6,8 +6,9 @@ use super::source::{ConfigFault, Found, Part, Section, Settings};
 use super::{LogSection, SecretSource};
 use crate::backoff::Backoff;
 use crate::lndserver::config::PORT_BASE;
-use crate::lndserver::{AgentConfig, LndStart};
+use crate::lndserver::{AgentConfig, Believed, LndStart};
 use crate::pki::Pins;
+use crate::release::{TrustedKey, TrustedKeys};
 use secrecy::SecretString;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -77,6 +78,7 @@ impl Part for AgentConfig {
         let lnd_start = s.or("lnd_start", LndStart::default());
         let port_base = s.or("port_base", PORT_BASE);
         let lnd_rest = s.optional("lnd_rest");
+        let releases = releases(s);
         let look_every_ms = s.or("look_every_ms", 30_000u64);
         let join_token = join_token(s);
         Some(Self {
@@ -87,6 +89,7 @@ impl Part for AgentConfig {
             join_token,
             ca_fingerprint: ca_fingerprint?,
             lnd,
+            releases,
             lnd_start,
             port_base,
             lnd_rest,
@@ -117,6 +120,20 @@ impl Part for AgentConfig {
             found.push(("agent.port_base", "must be from 1024".to_owned()));
         }
     }
+}
+
+/// Whose releases are believed; nothing is, where no key is named.
+fn releases(s: &mut Section<'_>) -> Option<Believed> {
+    let keys: Vec<TrustedKey> = s.or("release_keys", Vec::new());
+    if keys.is_empty() {
+        for key in ["release_deployment", "lowest_release"] {
+            s.refuse(key, "means nothing without release_keys");
+        }
+        return None;
+    }
+    let lowest = s.or("lowest_release", 1);
+    let deployment = s.required("release_deployment")?;
+    Some(Believed { trusted: TrustedKeys::new(keys), deployment, lowest })
 }
 
 /// The token may be gone once it was used.

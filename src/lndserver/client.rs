@@ -2,12 +2,13 @@
 
 use super::proto::agent_client::AgentClient;
 use super::proto::{
-    EnsureNodeRequest, Fence, GetStatusRequest, GetStatusResponse, NodeEndpoint, NodeSpec, RemoveNodeRequest,
-    RestartNodeRequest, SetAuthoritiesRequest, SetAuthoritiesResponse, StopNodeRequest,
+    EnsureNodeRequest, Fence, GetStatusRequest, GetStatusResponse, InstallReleaseRequest, NodeEndpoint, NodeSpec,
+    RemoveNodeRequest, RestartNodeRequest, SetAuthoritiesRequest, SetAuthoritiesResponse, StopNodeRequest,
 };
 use crate::error::AgentError;
 use crate::model::host::{Enrolment, Host};
 use crate::model::node::Endpoint;
+use crate::model::release::Sha256;
 use crate::model::{HostId, NodeId};
 use crate::pki::{ClientTls, Credentials, PkiError, Serial, Standing, Trust};
 use std::collections::{HashMap, HashSet};
@@ -24,6 +25,8 @@ const STOP_WITHIN: Duration = Duration::from_secs(60);
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// The agent asks a master meanwhile.
 const RENEW_WITHIN: Duration = Duration::from_secs(20);
+/// The rest is waited for by asking again.
+const INSTALL_WITHIN: Duration = Duration::from_secs(60);
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 const PING_EVERY: Duration = Duration::from_secs(10);
 /// An agent that is asked whether it is there does nothing else for it.
@@ -166,6 +169,30 @@ impl Agents {
             async move { client.set_authorities(request).await }
         };
         self.ask(host, RENEW_WITHIN, call).await
+    }
+
+    /// Installs the programs of a release on a host, and says by what its lnd is named in a node's specification. It may take as
+    /// long as a download: [`AgentError::Unknown`] asks for the same again, which waits for the same work.
+    pub async fn install_release(
+        &self,
+        host: &Host,
+        manifest: &str,
+        signature: &str,
+    ) -> Result<Option<Sha256>, AgentError> {
+        let request = InstallReleaseRequest {
+            generation: host.generation,
+            manifest: manifest.as_bytes().to_vec(),
+            signature: signature.to_owned(),
+        };
+        let call = |mut client: Client| {
+            let request = request.clone();
+            async move { client.install_release(request).await }
+        };
+        let installed = self.ask(host, INSTALL_WITHIN, call).await?;
+        if installed.lnd_sha256.is_empty() {
+            return Ok(None);
+        }
+        Sha256::try_from(installed.lnd_sha256).map(Some).map_err(|what| AgentError::Unknown(what.into()))
     }
 
     /// One call. A connection that was made with a certificate that has ended since is made anew: nothing was done.

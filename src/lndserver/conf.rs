@@ -171,7 +171,8 @@ mod tests {
         let node = NodeId::parse("n000000000000000000000000").unwrap();
         let dir = DataDir::open(folder.path()).unwrap().node(&node);
         let options = vec![LndOption::parse("protocol.wumbo-channels").unwrap()];
-        let spec = NodeSpec { node, slot: 1, network, backend, alias: " alice ".to_owned(), rest, options, signet };
+        let spec =
+            NodeSpec { node, slot: 1, network, backend, alias: " alice ".to_owned(), rest, options, signet, lnd: None };
         let ports = Ports::of_slot(10_100, spec.slot).unwrap();
         render(&spec, &dir, [127, 0, 0, 1].into(), ports).replace(&*dir.path().to_string_lossy(), "DIR")
     }

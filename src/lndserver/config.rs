@@ -1,5 +1,6 @@
 //! What an agent is told at its start. `config.rs` of the crate reads it from a file and the environment.
 
+use super::releases::Believed;
 use super::start::LndStart;
 use crate::backoff::Backoff;
 use secrecy::SecretString;
@@ -32,6 +33,8 @@ pub struct AgentConfig {
     pub ca_fingerprint: String,
     /// The lnd to run. A unit of systemd names its own, which must be the same.
     pub lnd: PathBuf,
+    /// Whose releases are believed. None: no other lnd is ever run.
+    pub releases: Option<Believed>,
     /// How it is started.
     pub lnd_start: LndStart,
     /// The first port of the lnds. Slot `n` uses `port_base + 3n` (gRPC), `+ 1` (peers) and `+ 2` (REST).

@@ -2,7 +2,7 @@
 //! one folder one lnd.
 
 use super::shared_files::LndFile;
-pub use crate::files::{private_dir, sync_dir, try_lock, write_private};
+pub use crate::files::{private_dir, private_file, sync_dir, try_lock, write_private};
 use crate::model::{Network, NodeId};
 use std::fs::{self, File};
 use std::io;
@@ -16,7 +16,7 @@ impl DataDir {
     /// Makes the folder and what must be in it.
     pub fn open(path: &Path) -> io::Result<Self> {
         let path = std::path::absolute(path)?;
-        for sub in ["agent", "agent/outbox", "nodes", "removed", "slots"] {
+        for sub in ["agent", "agent/outbox", "nodes", "releases", "removed", "slots"] {
             private_dir(&path.join(sub))?;
         }
         Ok(Self(path))
@@ -44,6 +44,12 @@ impl DataDir {
     #[must_use]
     pub fn removed(&self) -> PathBuf {
         self.0.join("removed")
+    }
+
+    /// Where programs of releases are.
+    #[must_use]
+    pub fn releases(&self) -> PathBuf {
+        self.0.join("releases")
     }
 
     /// Which node's folder a slot's unit works in: a symbolic link.

@@ -2,16 +2,14 @@
 
 use super::node::{Done, Node, Order, OrderError, Shared};
 use super::proto as v1;
+use super::version;
 use super::wire;
 use crate::model::host::HostReport;
 use crate::model::{HostId, NodeId};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
-use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 /// Who this host is. Told at its enrolment.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -35,7 +33,8 @@ pub struct Host {
 impl Host {
     /// Goes on with every node that has a folder. `agent_port` is where masters reach its agent.
     pub async fn open(identity: Identity, agent_port: u16, shared: Arc<Shared>) -> io::Result<Self> {
-        let lnd_version = lnd_version(&shared.lnd).await?;
+        let told = version::of(&shared.lnd).await?;
+        let lnd_version = told.split_whitespace().next().unwrap_or_default().to_owned();
         let mut nodes = BTreeMap::new();
         for node in shared.data.nodes()? {
             match Node::run(Arc::clone(&shared), node.clone()) {
@@ -90,17 +89,4 @@ impl Host {
         };
         Ok(wire::host_status(report, SocketAddr::new(self.shared.address, self.agent_port)))
     }
-}
-
-/// Asks the binary; one that does not answer is none to run.
-async fn lnd_version(lnd: &Path) -> io::Result<String> {
-    const LONGEST: Duration = Duration::from_secs(10);
-    let bad = |what: &str| io::Error::other(format!("{} is no lnd that can be run: {what}", lnd.display()));
-    let mut command = tokio::process::Command::new(lnd);
-    command.arg("--version").env_clear().stdin(Stdio::null()).kill_on_drop(true);
-    let output = tokio::time::timeout(LONGEST, command.output()).await.map_err(|_| bad("no answer"))?;
-    let output = output.map_err(|e| bad(&e.to_string()))?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    let version = text.split_whitespace().skip_while(|word| *word != "version").nth(1);
-    version.map(str::to_owned).ok_or_else(|| bad("no version"))
 }

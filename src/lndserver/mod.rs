@@ -2,7 +2,7 @@
 //! answers their enrolments and reports.
 //!
 //! On the host: `service` takes orders, `node` carries them out (a task for each node), `start` starts, finds and
-//! watches lnds, as children or as units of systemd, `backups` notices every channel.backup, `reporter` tells a master. An lnd never depends on the agent's
+//! watches lnds, as children or as units of systemd, `backups` notices every channel.backup, `reporter` tells a master, `releases` installs other lnds. An lnd never depends on the agent's
 //! life: stopping or killing the agent stops no lnd, and the next one adopts them.
 
 mod authorities;
@@ -23,6 +23,7 @@ mod outbox;
 mod process;
 pub mod proto;
 mod record;
+mod releases;
 mod reporter;
 mod run;
 mod service;
@@ -31,8 +32,10 @@ pub mod spec;
 mod start;
 mod systemd;
 mod throttle;
+mod version;
 mod wire;
 
 pub use config::AgentConfig;
+pub use releases::Believed;
 pub use run::{RunError, run};
 pub use start::LndStart;

@@ -7,9 +7,8 @@
 
 use super::conf::LND_CONF;
 use super::files::{self, NodeDir};
-use super::start::{Found, Lnd, Seat, Starter};
+use super::start::{Found, How, Lnd, Seat, Starter};
 use crate::fault;
-use crate::model::Network;
 use async_trait::async_trait;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid};
 use std::fs::{self, File};
@@ -17,7 +16,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 use tokio::io::Interest;
@@ -29,17 +28,7 @@ const PID_FILE: &str = "pid";
 
 /// Starts lnds as children of the agent, of its own user.
 #[derive(Debug)]
-pub struct Children {
-    binary: PathBuf,
-}
-
-impl Children {
-    /// They run this program.
-    #[must_use]
-    pub fn new(binary: PathBuf) -> Self {
-        Self { binary }
-    }
-}
+pub struct Children;
 
 #[async_trait]
 impl Starter for Children {
@@ -51,8 +40,12 @@ impl Starter for Children {
         find(seat.dir).await
     }
 
-    async fn start(&self, seat: Seat<'_>, _network: Network, lock: File) -> io::Result<Box<dyn Lnd>> {
-        Ok(Box::new(Child::start(&self.binary, seat.dir, lock).await?))
+    fn runs_others(&self) -> bool {
+        true
+    }
+
+    async fn start(&self, seat: Seat<'_>, how: How<'_>, lock: File) -> io::Result<Box<dyn Lnd>> {
+        Ok(Box::new(Child::start(how.program, seat.dir, lock).await?))
     }
 }
 

@@ -11,6 +11,7 @@ use super::node::{Shared, Slots};
 use super::outbox::{Outbox, Sequence};
 use super::process::Children;
 use super::proto::agent_server::AgentServer;
+use super::releases::Releases;
 use super::reporter::Reporter;
 use super::service::AgentService;
 use super::start::LndStart;
@@ -117,9 +118,10 @@ impl Parts {
         let sequence = Arc::new(Sequence::open(data.own("sequence"))?);
         let shared = Arc::new(Shared {
             starter: match config.lnd_start {
-                LndStart::Child => Box::new(Children::new(lnd.clone())),
+                LndStart::Child => Box::new(Children),
                 LndStart::Systemd => Box::new(Units::new(data.clone())),
             },
+            releases: Arc::new(Releases::new(data.clone(), config.releases.clone())),
             data,
             lnd,
             address: config.address,

@@ -133,6 +133,26 @@ impl Agent for AgentService {
         Ok(Response::new(v1::SetAuthoritiesResponse { believed, shown }))
     }
 
+    async fn install_release(
+        &self,
+        request: Request<v1::InstallReleaseRequest>,
+    ) -> Result<Response<v1::InstallReleaseResponse>, Status> {
+        let v1::InstallReleaseRequest { generation, manifest, signature } = request.into_inner();
+        let own = self.host.identity().generation;
+        if generation != own {
+            return Err(Status::failed_precondition(format!(
+                "the order is for generation {generation}, this is {own}"
+            )));
+        }
+        let installed = self.host.shared().releases.install(manifest, signature).await.map_err(|error| {
+            tracing::warn!(%error, "a release is not installed");
+            let said = error.to_string();
+            if error.may_pass() { Status::unavailable(said) } else { Status::failed_precondition(said) }
+        })?;
+        let lnd_sha256 = installed.lnd.map(String::from).unwrap_or_default();
+        Ok(Response::new(v1::InstallReleaseResponse { serial: installed.serial, lnd_sha256 }))
+    }
+
     async fn get_status(
         &self,
         _request: Request<v1::GetStatusRequest>,

@@ -4,6 +4,7 @@
 use super::backend::Backend;
 use super::options::LndOption;
 use super::proto as v1;
+use crate::model::release::Sha256;
 use crate::model::{Network, NodeId};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -60,6 +61,10 @@ pub struct NodeSpec {
     /// Which signet it is, where it is not the public one.
     #[serde(default)]
     pub signet: Signet,
+    /// The lnd that it runs from its next start on: that of an installed release, named by the digest of its artifact. None:
+    /// the host's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lnd: Option<Sha256>,
 }
 
 /// Which signet it is; nothing said: the public one.
@@ -126,6 +131,13 @@ pub(super) fn line(field: &'static str, text: String) -> Result<String, SpecErro
     Ok(text)
 }
 
+fn digest(field: &'static str, text: String) -> Result<Option<Sha256>, SpecError> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    Sha256::try_from(text).map(Some).map_err(|what| fault(field, what))
+}
+
 impl TryFrom<v1::NodeSpec> for NodeSpec {
     type Error = SpecError;
 
@@ -146,6 +158,7 @@ impl TryFrom<v1::NodeSpec> for NodeSpec {
             rest: wire.rest,
             options: options.collect::<Result<_, _>>()?,
             signet: Signet::parse(network, &wire.signet_challenge, wire.signet_seed_nodes)?,
+            lnd: digest("lnd_sha256", wire.lnd_sha256)?,
         })
     }
 }
@@ -162,6 +175,7 @@ impl From<&NodeSpec> for v1::NodeSpec {
             extra_args: spec.options.iter().map(ToString::to_string).collect(),
             signet_challenge: spec.signet.challenge.clone().unwrap_or_default(),
             signet_seed_nodes: spec.signet.seed_nodes.clone(),
+            lnd_sha256: spec.lnd.as_ref().map(ToString::to_string).unwrap_or_default(),
         }
     }
 }
@@ -185,6 +199,7 @@ mod tests {
             alias: "alice".to_owned(),
             rest: true,
             extra_args: vec!["bitcoin.defaultchanconfs=1".to_owned()],
+            lnd_sha256: "ab".repeat(32),
             ..v1::NodeSpec::default()
         }
     }
@@ -203,10 +218,12 @@ mod tests {
     #[test]
     fn a_record_without_the_newer_fields_is_read() {
         let mut kept = serde_json::to_value(NodeSpec::try_from(wire()).unwrap()).unwrap();
-        kept.as_object_mut().unwrap().remove("signet").unwrap();
+        for newer in ["signet", "lnd"] {
+            kept.as_object_mut().unwrap().remove(newer).unwrap();
+        }
         kept["backend"] = serde_json::json!({ "kind": "neutrino", "peers": ["a:1"] });
         let spec: NodeSpec = serde_json::from_value(kept).unwrap();
-        assert_eq!(spec.signet, Signet::default());
+        assert_eq!((spec.signet, spec.lnd), (Signet::default(), None));
         let Backend::Neutrino { other_peers, headers, .. } = spec.backend else { panic!("{:?}", spec.backend) };
         assert_eq!((other_peers, headers), (false, None));
     }
@@ -214,12 +231,13 @@ mod tests {
     #[test]
     fn what_does_not_fit_names_its_field() {
         type Spoil = fn(&mut v1::NodeSpec);
-        let spoils: [(&str, Spoil); 12] = [
+        let spoils: [(&str, Spoil); 13] = [
             ("node_id", |s| s.node_id = "../x".to_owned()),
             ("slot", |s| s.slot = 70_000),
             ("network", |s| s.network = "moon".to_owned()),
             ("backend", |s| s.backend = None),
             ("alias", |s| s.alias = "x\nno-macaroons=1".to_owned()),
+            ("lnd_sha256", |s| s.lnd_sha256 = "../../bin/sh".to_owned()),
             ("alias", |s| s.alias = "é".repeat(17)),
             ("extra_args", |s| s.extra_args.push("no-macaroons".to_owned())),
             ("btcd.rpc_user", |s| {

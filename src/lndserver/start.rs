@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use std::fmt::Debug;
 use std::fs::File;
 use std::io;
+use std::path::Path;
 
 /// How an agent starts its lnds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -25,6 +26,15 @@ pub struct Seat<'a> {
     pub dir: &'a NodeDir,
     /// The slot; none if the node was never told to run.
     pub slot: Option<u16>,
+}
+
+/// How an lnd is started.
+#[derive(Debug, Clone, Copy)]
+pub struct How<'a> {
+    /// The program. Whoever does not [run others](Starter::runs_others) runs the host's own.
+    pub program: &'a Path,
+    /// The network that it is on.
+    pub network: Network,
 }
 
 /// What is on a node's folder.
@@ -47,9 +57,12 @@ pub trait Starter: Debug + Send + Sync {
     /// Who is on the folder. May be asked again and again.
     async fn find(&self, seat: Seat<'_>) -> io::Result<Found>;
 
+    /// Whether it can run another lnd than the host's own.
+    fn runs_others(&self) -> bool;
+
     /// Starts an lnd on a folder that was found free and has all that lnd needs; `lock` is what [`Self::find`] gave. An error
     /// does not prove that none was started: ask [`Self::find`] before the next try.
-    async fn start(&self, seat: Seat<'_>, network: Network, lock: File) -> io::Result<Box<dyn Lnd>>;
+    async fn start(&self, seat: Seat<'_>, how: How<'_>, lock: File) -> io::Result<Box<dyn Lnd>>;
 }
 
 /// A running lnd. Dropping this does nothing to it.

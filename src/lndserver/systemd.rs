@@ -10,7 +10,7 @@ use super::config::SLOT_IDS;
 use super::files::{self, DataDir, NodeDir};
 use super::process::{OUTPUT, Watched};
 use super::shared_files::{Access, share, share_dirs};
-use super::start::{Found, Lnd, Seat, Starter};
+use super::start::{Found, How, Lnd, Seat, Starter};
 use crate::fault;
 use crate::model::Network;
 use async_trait::async_trait;
@@ -142,10 +142,15 @@ impl Starter for Units {
         Ok(Found::Taken)
     }
 
+    /// The unit names the program.
+    fn runs_others(&self) -> bool {
+        false
+    }
+
     /// Killed anywhere here, the next agent finds the unit at rest or running, by its slot.
-    async fn start(&self, seat: Seat<'_>, network: Network, lock: File) -> io::Result<Box<dyn Lnd>> {
+    async fn start(&self, seat: Seat<'_>, how: How<'_>, lock: File) -> io::Result<Box<dyn Lnd>> {
         let slot = seat.slot.ok_or(io::ErrorKind::InvalidInput)?;
-        hand_over(seat.dir, slot, network)?;
+        hand_over(seat.dir, slot, how.network)?;
         self.point_to(slot, seat.dir)?;
         // The unit takes it.
         drop(lock);

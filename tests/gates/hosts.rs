@@ -11,9 +11,9 @@ use scale_lnd::lnd::macaroon::Grant;
 use scale_lnd::lndserver::client::{Agents, Order};
 use scale_lnd::lndserver::proto::agent_server::{Agent, AgentServer};
 use scale_lnd::lndserver::proto::{
-    EnsureNodeRequest, EnsureNodeResponse, GetStatusRequest, GetStatusResponse, NoChain, NodeEndpoint, NodeSpec,
-    RemoveNodeRequest, RemoveNodeResponse, RestartNodeRequest, RestartNodeResponse, SetAuthoritiesRequest,
-    SetAuthoritiesResponse, StopNodeRequest, StopNodeResponse, node_spec,
+    EnsureNodeRequest, EnsureNodeResponse, GetStatusRequest, GetStatusResponse, InstallReleaseRequest,
+    InstallReleaseResponse, NoChain, NodeEndpoint, NodeSpec, RemoveNodeRequest, RemoveNodeResponse, RestartNodeRequest,
+    RestartNodeResponse, SetAuthoritiesRequest, SetAuthoritiesResponse, StopNodeRequest, StopNodeResponse, node_spec,
 };
 use scale_lnd::model::host::Host;
 use scale_lnd::model::node::{Endpoint, Node};
@@ -193,6 +193,13 @@ impl Agent for Liar {
         &self,
         _: Request<SetAuthoritiesRequest>,
     ) -> Result<Response<SetAuthoritiesResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn install_release(
+        &self,
+        _: Request<InstallReleaseRequest>,
+    ) -> Result<Response<InstallReleaseResponse>, Status> {
         Err(Status::unimplemented(""))
     }
 

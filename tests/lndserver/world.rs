@@ -13,6 +13,7 @@ use scale_lnd::model::host::Host;
 use scale_lnd::model::node::{Backup, BackupHead, Endpoint, Runtime};
 use scale_lnd::model::{HostId, MasterId, Network, NodeId};
 use scale_lnd::pki::Credentials;
+use scale_lnd::release::signing::{self, NewKey, Protection};
 use scale_lnd::seal::{SealKey, Sealer};
 use scale_lnd::store::repo::{self, Entity};
 use scale_lnd::store::sqlite::{SqliteOptions, SqliteStore};
@@ -59,6 +60,8 @@ pub struct World {
     pub master: SocketAddr,
     serving: Mutex<Option<DropGuard>>,
     pub reaper: Reaper,
+    /// Signs what hosts believe.
+    pub release_key: NewKey,
     pub dir: tempfile::TempDir,
 }
 
@@ -93,8 +96,9 @@ impl World {
         let options = Options { grace: Duration::ZERO, ..Options::new(Path::new(env!("CARGO_BIN_EXE_scale-lnd"))) };
         let reaper = Reaper::start(&options, |_| {}).await.unwrap();
         let master = own_address(8081);
-        let world =
-            Self { store, clock, fleet: Arc::new(fleet), own, agents, master, serving: Mutex::default(), reaper, dir };
+        let (fleet, serving) = (Arc::new(fleet), Mutex::default());
+        let release_key = signing::generate(&Protection::None).unwrap();
+        let world = Self { store, clock, fleet, own, agents, master, serving, reaper, release_key, dir };
         world.serve().await;
         world
     }
@@ -162,6 +166,8 @@ impl World {
             ("ca_fingerprint", self.fleet.ca().fingerprint().to_string()),
             ("lnd", lnd.display().to_string()),
             ("port_base", "10100".to_owned()),
+            ("release_keys", self.release_key.public.lines().last().unwrap().to_owned()),
+            ("release_deployment", "test".to_owned()),
         ];
         for (name, value) in settings {
             spawn = spawn.arg("--set").arg(format!("agent.{name}={value}"));

@@ -7,7 +7,7 @@ use super::super::process::OUTPUT;
 use super::super::record::Record;
 use super::super::shared_files::{self, LndFile};
 use super::super::spec::NodeSpec;
-use super::super::start::{Found, Lnd, Seat};
+use super::super::start::{Found, How, Lnd, Seat};
 use super::{OrderError, Shared};
 use crate::fault;
 use crate::lnd::{LndClient, PinnedCert};
@@ -16,6 +16,7 @@ use crate::pki::lnd_cert;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::path::PathBuf;
 use time::OffsetDateTime;
 
 /// How an lnd is reached.
@@ -75,13 +76,27 @@ pub(super) async fn start(
         Found::Taken => return Err("the folder is in use by another process".to_owned()),
         Found::Free(lock) => lock,
     };
+    let program = program(shared, spec)?;
     prepare(shared, dir, spec)?;
     record.starts += 1;
     record.save(dir).map_err(because("the record cannot be kept"))?;
     fault::point("lndserver.start.before").await;
-    let lnd = shared.starter.start(seat, spec.network, lock).await.map_err(because("lnd cannot be started"))?;
+    let lnd = shared
+        .starter
+        .start(seat, How { program: &program, network: spec.network }, lock)
+        .await
+        .map_err(because("lnd cannot be started"))?;
     fault::point("lndserver.start.after").await;
     Ok(Started { lnd, adopted: false })
+}
+
+/// The lnd that this node is to run.
+pub(super) fn program(shared: &Shared, spec: &NodeSpec) -> Result<PathBuf, Reason> {
+    match &spec.lnd {
+        None => Ok(shared.lnd.clone()),
+        Some(_) if !shared.starter.runs_others() => Err("this host's units run the lnd that they name".to_owned()),
+        Some(digest) => shared.releases.lnd(digest, spec.network),
+    }
 }
 
 /// Everything an lnd needs. May be repeated.

@@ -8,6 +8,7 @@ mod wallet;
 use super::backups::Backups;
 use super::board::{Board, NodeStatus};
 use super::files::DataDir;
+use super::releases::Releases;
 use super::spec::NodeSpec;
 use super::start::Starter;
 use crate::backoff::Backoff;
@@ -15,7 +16,7 @@ use crate::model::NodeId;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{mpsc, oneshot};
 
 pub use instance::Endpoint;
@@ -25,8 +26,10 @@ pub use instance::Endpoint;
 pub struct Shared {
     /// The agent's folder.
     pub data: DataDir,
-    /// The lnd that runs here.
+    /// The lnd that runs here where a node is told of no other.
     pub lnd: PathBuf,
+    /// The others.
+    pub releases: Arc<Releases>,
     /// How it is started.
     pub starter: Box<dyn Starter>,
     /// The address lnds listen on.
@@ -118,7 +121,7 @@ pub struct Node {
 
 impl Node {
     /// Starts the task: it finds an lnd that runs already, and goes on with what the last order wanted.
-    pub fn run(shared: std::sync::Arc<Shared>, node: NodeId) -> std::io::Result<Self> {
+    pub fn run(shared: Arc<Shared>, node: NodeId) -> std::io::Result<Self> {
         let (commands, inbox) = mpsc::channel(16);
         let actor = actor::Actor::new(shared, node, inbox)?;
         tokio::spawn(actor.run());

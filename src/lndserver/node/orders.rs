@@ -62,6 +62,7 @@ impl Actor {
         {
             return Err(OrderError::Refused("a node keeps its slot and its network".to_owned()));
         }
+        instance::program(&self.shared, &spec).map_err(OrderError::Refused)?;
         let fresh = self.record.spec.is_none();
         self.shared.slots.take(spec.slot, &self.node)?;
         let kept = self.keep(Record { desired: Desired::Running, spec: Some(spec), ..self.record.clone() });
