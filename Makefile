@@ -53,9 +53,12 @@ demo: ## show the whole story: two users get lnds, one pays the other, closes, w
 	@.ci/need cargo cc
 	@$(call with_nodes,release); cargo build; exec cargo run --quiet -- demo $(ARGS)
 
+# Sets and exports the folder of the lnd that tests update from; one that is set already is left alone.
+with_former_node = FORMER_NODE_BIN=$${FORMER_NODE_BIN:-$$(deploy/nodes/ensure.sh former)}; export FORMER_NODE_BIN
+
 test: lint ## lint, then all tests, on real lnd and btcd, Google's Firestore emulator and moto's EC2
 	@.ci/need cargo cc
-	@untested=(); $(call with_nodes,lowscrypt); $(with_emulator); $(with_moto); $(with_host_checks); \
+	@untested=(); $(call with_nodes,lowscrypt); $(with_former_node); $(with_emulator); $(with_moto); $(with_host_checks); \
 	cargo test $(limited) --features fault-points -- $(terse) "$${untested[@]/#/--skip=}"; \
 	[ "$${#untested[@]}" = 0 ] || echo "NOT TESTED: $${untested[*]}, for want of what plays or checks it (the reasons are above)"; \
 	why=$$(tests/host_boot/machine.sh able 2>&1) || echo "NOT TESTED: lnds as units of a machine's own systemd: $$why"

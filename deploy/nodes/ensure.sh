@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# ensure.sh release|lowscrypt: prints the folder that holds lnd, lncli, btcd and btcctl in the versions of go.mod.
+# ensure.sh release|lowscrypt|former: prints the folder that holds lnd, lncli, btcd and btcctl in the versions of go.mod.
 #
 # release    lnd with the build tags of its releases. All four from PATH where they fit, else built.
 # lowscrypt  the same and a wallet encryption that is weak but quick: for tests, never for money. Always built.
+# former     only lnd, in the version before (former/go.mod), built like lowscrypt: what tests update from.
 #
 # What is built goes to the user's cache folder, once for each go.mod, go.sum and set of flags. Progress is on stderr.
 set -euo pipefail
@@ -23,7 +24,13 @@ tags+=" kvdb_postgres kvdb_etcd kvdb_sqlite"
 case "${1:-}" in
     release) ;;
     lowscrypt) tags+=" lowscrypt" ;;
-    *) die "usage: ensure.sh release|lowscrypt" ;;
+    former)
+        tags+=" lowscrypt"
+        here+=/former
+        programs=(lnd)
+        packages=("${packages[0]}")
+        ;;
+    *) die "usage: ensure.sh release|lowscrypt|former" ;;
 esac
 variant=$1
 
@@ -35,10 +42,14 @@ go_version=$(pinned go)
 # lnd takes its commit from the linker; its releases name their tag here.
 ldflags="-s -w -X github.com/lightningnetwork/lnd/build.Commit=$lnd_version"
 
-# fits LND LNCLI BTCD BTCCTL: do these programs say the versions of go.mod? btcd is pinned between two of its releases, so
+# fits LND [LNCLI BTCD BTCCTL]: do these programs say the versions of go.mod? btcd is pinned between two of its releases, so
 # major and minor must do; btcctl counts by itself and talks to every btcd.
 fits() {
     local btcd_series
+    if [ $# = 1 ]; then
+        says "$1" "${lnd_version#v} "
+        return
+    fi
     btcd_series=$(cut -d. -f1,2 <<<"${btcd_version#v}")
     says "$1" "${lnd_version#v} " && says "$2" "${lnd_version#v} " &&
         says "$3" "$btcd_series." && says "$4" ""

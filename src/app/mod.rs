@@ -104,6 +104,7 @@ impl Settings {
     #[must_use]
     pub fn spec_for(&self, node: &crate::model::node::Node) -> NodeSpec {
         let slot = node.placement.as_ref().map_or(0, |placement| placement.slot);
-        NodeSpec { node_id: node.id.to_string(), slot: u32::from(slot), ..self.spec.clone() }
+        let lnd_sha256 = node.lnd.as_ref().map(ToString::to_string).unwrap_or_default();
+        NodeSpec { node_id: node.id.to_string(), slot: u32::from(slot), lnd_sha256, ..self.spec.clone() }
     }
 }

@@ -14,6 +14,7 @@ use serde_json::Value;
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// What came of one step. The executor commits it together with `writes` under the claim; until then nothing counts.
 #[derive(Debug)]
@@ -99,6 +100,17 @@ pub struct Locks {
     opening: Mutex<Opening>,
     /// Which closes nobody can have asked lnd for yet, as this process knows for sure.
     unasked_closes: Mutex<HashSet<OperationId>>,
+    /// Whether the node's lnd is being replaced.
+    replacing: watch::Sender<Option<Replacing>>,
+}
+
+/// While an lnd is replaced nothing new is begun with it.
+#[derive(Debug, Clone)]
+struct Replacing {
+    /// Who replaces it.
+    by: OperationId,
+    /// Who may still come to their end.
+    may_end: HashSet<OperationId>,
 }
 
 #[derive(Debug, Default)]
@@ -142,6 +154,49 @@ impl Locks {
             opening.untried = None;
         }
         untried
+    }
+
+    /// From now on, until [`Self::end_replacing`], only these operations of the node go on, beside the one that replaces its lnd.
+    /// False where another one does.
+    pub fn replace(&self, by: &OperationId, may_end: HashSet<OperationId>) -> bool {
+        let mut is_mine = true;
+        self.replacing.send_if_modified(|replacing| {
+            is_mine = replacing.as_ref().is_none_or(|replacing| replacing.by == *by);
+            let is_new = is_mine && replacing.as_ref().is_none_or(|replacing| replacing.may_end != may_end);
+            if is_new {
+                *replacing = Some(Replacing { by: by.clone(), may_end });
+            }
+            is_new
+        });
+        is_mine
+    }
+
+    /// The lnd is not being replaced by this operation, or no more.
+    pub fn end_replacing(&self, by: &OperationId) {
+        self.replacing.send_if_modified(|replacing| {
+            let is_mine = replacing.as_ref().is_some_and(|replacing| replacing.by == *by);
+            if is_mine {
+                *replacing = None;
+            }
+            is_mine
+        });
+    }
+
+    /// Whether this operation has to wait for the node's lnd to be replaced.
+    pub fn has_to_wait(&self, operation: &OperationId) -> bool {
+        let replacing = self.replacing.borrow();
+        replacing.as_ref().is_some_and(|now| now.by != *operation && !now.may_end.contains(operation))
+    }
+
+    /// Waits until it has not.
+    pub async fn may_go_on(&self, operation: &OperationId) {
+        let mut changes = self.replacing.subscribe();
+        while self.has_to_wait(operation) {
+            // The sender is of this.
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
     }
 
     fn unasked_closes(&self) -> std::sync::MutexGuard<'_, HashSet<OperationId>> {
@@ -201,6 +256,7 @@ mod tests {
     use crate::clock::SystemClock;
     use crate::model::node::Secrets;
     use crate::store::sqlite::{SqliteOptions, SqliteStore};
+    use std::pin::pin;
     use time::OffsetDateTime;
     use time::format_description::well_known::Rfc3339;
     use tokio_util::sync::CancellationToken;
@@ -255,5 +311,23 @@ mod tests {
         tokio::time::sleep(parts.lease.ttl()).await;
         let late = ctx.spending_macaroon(&node, Grant::Pay);
         assert!(matches!(late, Err(crate::error::Error::ClaimLost)), "{late:?}");
+    }
+
+    #[tokio::test]
+    async fn while_an_lnd_is_replaced_only_what_may_come_to_its_end_goes_on() {
+        let [by, old, new] = [(); 3].map(|()| OperationId::random(OffsetDateTime::UNIX_EPOCH, &mut rand::rng()));
+        let locks = Locks::default();
+        assert!(!locks.has_to_wait(&old));
+        assert!(locks.replace(&by, [old.clone()].into()));
+        assert!(!locks.replace(&new, HashSet::new()), "one at a time");
+        assert_eq!([&by, &old, &new].map(|id| locks.has_to_wait(id)), [false, false, true]);
+        assert!(locks.replace(&by, HashSet::new()));
+        assert!(locks.has_to_wait(&old), "its time is over");
+        let mut waiting = pin!(locks.may_go_on(&old));
+        assert!(futures::poll!(&mut waiting).is_pending());
+        locks.end_replacing(&new);
+        assert!(futures::poll!(&mut waiting).is_pending(), "that was somebody else's");
+        locks.end_replacing(&by);
+        waiting.await;
     }
 }

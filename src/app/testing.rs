@@ -71,6 +71,7 @@ pub(crate) fn node() -> Node {
         identity_pubkey: None,
         deposit_address: None,
         funding: Funding::None,
+        lnd: None,
         created_at: OffsetDateTime::UNIX_EPOCH,
     }
 }

@@ -113,6 +113,7 @@ impl Worker {
                     // Before the next look.
                     self.bell.attended().remove(&id);
                     ctx.locks.end_turn(&id);
+                    ctx.locks.end_replacing(&id);
                     outcome?;
                 }
                 () = self.bell.notify.notified() => {}
@@ -164,6 +165,14 @@ async fn drive(ctx: &Ctx, mut operation: Versioned<Operation>, stop: &Cancellati
     let mut pauses = BACKOFF.pauses();
     while operation.value.is_running() && !stop.is_cancelled() {
         ctx.claim.check()?;
+        if ctx.locks.has_to_wait(&operation.value.id) {
+            operation = settle::progress(ctx, operation, "waits while the node's lnd is replaced").await?;
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = ctx.locks.may_go_on(&operation.value.id) => {}
+            }
+            continue;
+        }
         let (kind, step) = (operation.value.work.kind(), operation.value.work.step());
         fault::point(&format!("{kind}.{step}.before")).await;
         let outcome = workflows::advance(ctx, &operation.value).await;

@@ -9,6 +9,7 @@ mod keys;
 mod logging;
 mod node;
 mod node_secrets;
+mod node_update;
 mod operation;
 mod output;
 mod release;

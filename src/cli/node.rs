@@ -2,6 +2,7 @@
 
 use super::admin::{self, Admin, ListArgs, app_id, now, shown};
 use super::node_secrets::{self, SecretsArgs};
+use super::node_update::{self, UpdateArgs};
 use super::{ConfigArgs, Failure, Output};
 use crate::files;
 use crate::lnd::macaroon::{Caveat, Grant, Macaroon, Op, bake};
@@ -31,6 +32,8 @@ pub enum NodeCommand {
     Credentials(CredentialsArgs),
     /// Write a node's seed, wallet password and channel.backup, to restore it by hand where its disk is lost
     Secrets(SecretsArgs),
+    /// Replace a node's lnd by that of the wanted release, or put it back where it does not pass as the same node
+    Update(UpdateArgs),
 }
 
 /// Which node, and what the macaroon allows.
@@ -91,6 +94,7 @@ pub async fn run(command: NodeCommand) -> Result<(), Failure> {
         NodeCommand::List { app, list: args } => list(app, &args).await,
         NodeCommand::Credentials(args) => credentials(&args).await,
         NodeCommand::Secrets(args) => node_secrets::run(&args).await,
+        NodeCommand::Update(args) => node_update::run(&args).await,
     }
 }
 

@@ -35,6 +35,7 @@ fn node(keys: &Keys) -> Node {
         identity_pubkey: None,
         deposit_address: None,
         funding: crate::model::node::Funding::None,
+        lnd: None,
         created_at: NOW,
     }
 }

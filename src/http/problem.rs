@@ -35,7 +35,7 @@ statuses! {
     CONFLICT: IdempotencyKeyInFlight, PayreqExpired, PayreqOwnInvoice, InvoiceExpiresTooSoon, AlreadyPaid,
         PaymentConflict, InsufficientFunds, NoRoute, PaymentFailed, OpenFeeTooHigh, FeeTooHigh, PeerUnreachable,
         PeerAddressUnknown, ChannelOpenFailed, SeveralChannels, ChannelNotFound, CloseConflict, LimitExceeded,
-        LimitUnset, NodeNotEmpty, NodeDeleted, NotParked, Parked, LndRefused, ReleaseMalformed, ReleaseUnknownKey,
+        LimitUnset, NodeNotEmpty, NodeDeleted, NotParked, Parked, LndRefused, UpgradeFailed, ReleaseMalformed, ReleaseUnknownKey,
         ReleaseSignatureWrong, ReleaseOtherDeployment, ReleaseOtherNetwork, ReleaseExpired, ReleaseOlder,
         ReleaseSerialTaken;
     PAYLOAD_TOO_LARGE: BodyTooLarge;

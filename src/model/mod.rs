@@ -15,6 +15,7 @@ pub mod limits;
 pub mod machine;
 pub mod network;
 pub mod node;
+pub mod node_look;
 pub mod onchain_address;
 pub mod operation;
 pub mod placing;

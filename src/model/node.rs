@@ -2,6 +2,7 @@
 
 use super::amount::Sat;
 use super::ids::{AppId, HostId, MasterId, NodeId, OperationId, Uuid};
+use super::release::Sha256;
 use crate::seal::Sealed;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
@@ -115,6 +116,9 @@ pub struct Node {
     pub deposit_address: Option<String>,
     /// Its first funding.
     pub funding: Funding,
+    /// The lnd that it is to run: that of a release, by its artifact's digest. None: the host's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lnd: Option<Sha256>,
     /// When it was asked for.
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,

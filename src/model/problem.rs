@@ -103,6 +103,8 @@ pub enum Code {
     Parked,
     /// lnd says no.
     LndRefused,
+    /// The node's lnd was not replaced, or did not pass as the same node afterwards.
+    UpgradeFailed,
     /// The manifest cannot be read, or makes no sense.
     ReleaseMalformed,
     /// The release is signed with a key that nobody trusts.

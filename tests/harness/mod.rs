@@ -10,6 +10,7 @@ pub mod command;
 pub mod deployment;
 pub mod emulator;
 pub mod events;
+pub mod files;
 mod itself;
 mod pauses;
 pub mod ports;
@@ -24,6 +25,7 @@ use tokio::runtime::Runtime;
 
 pub use api::{Answer, Api};
 pub use deployment::{Deployment, Setup};
+pub use files::Files;
 pub use pauses::Pauses;
 pub use served::Served;
 

@@ -1,68 +1,26 @@
 //! Releases on a host: what is signed, for it, and as it says, is installed and can be run; nothing else ever is.
 
 use super::world::{Machine, World, spec, timed, until};
-use crate::harness::Served;
-use axum::Router;
-use axum::body::Body;
-use axum::extract::{Path, State};
+use crate::harness::Files;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use http::StatusCode;
 use scale_lnd::error::AgentError;
 use scale_lnd::lndserver::client::Order;
 use scale_lnd::lndserver::proto::NodeSpec;
 use scale_lnd::model::NodeId;
 use scale_lnd::model::release::Sha256 as Digest;
 use scale_lnd::release::signing::{self, NewKey, Protection};
-use sha2::{Digest as _, Sha256};
-use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
 
-/// By name: what it is, and how often it was loaded.
-type ByName = Arc<Mutex<HashMap<String, (Vec<u8>, usize)>>>;
-
-/// A server with files.
-struct Files {
-    served: Served,
-    files: ByName,
-}
-
-impl Files {
-    async fn start() -> Self {
-        let files = ByName::default();
-        let answer = |State(files): State<ByName>, Path(name): Path<String>| {
-            let mut files = files.lock().unwrap();
-            let found = files.get_mut(&name).ok_or(StatusCode::NOT_FOUND).map(|(bytes, count)| {
-                *count += 1;
-                Body::from(bytes.clone())
-            });
-            std::future::ready(found)
-        };
-        let routes = Router::new().route("/{name}", axum::routing::get(answer)).with_state(Arc::clone(&files));
-        Self { served: Served::new(routes).await, files }
-    }
-
-    fn put(&self, name: &str, bytes: Vec<u8>) -> Digest {
-        let digest = Digest::of_digest(&Sha256::digest(&bytes));
-        self.files.lock().unwrap().insert(name.to_owned(), (bytes, 0));
-        digest
-    }
-
-    fn loaded(&self, name: &str) -> usize {
-        self.files.lock().unwrap().get(name).map_or(0, |(_, count)| *count)
-    }
-
-    /// A manifest of this serial, with the file as the lnd for this machine.
-    fn manifest(&self, serial: u64, version: &str, name: &str, digest: &Digest) -> String {
-        let machine = if std::env::consts::ARCH == "x86_64" { "x86_64" } else { "arm64" };
-        format!(
-            "format = 1\ndeployment = \"test\"\nnetwork = \"simnet\"\nserial = {serial}\nexpires_at = 2099-01-01T00:00:00Z\n\
-             [lnd]\nversion = \"{version}\"\nupdate_from = [\"0.1.0\"]\n\
-             [lnd.artifacts.{machine}]\nurl = \"{}/{name}\"\nsha256 = \"{digest}\"\n",
-            self.served.url
-        )
-    }
+/// A manifest of this serial, with the file as the lnd for this machine.
+fn manifest(files: &Files, serial: u64, version: &str, name: &str, digest: &Digest) -> String {
+    let machine = if std::env::consts::ARCH == "x86_64" { "x86_64" } else { "arm64" };
+    format!(
+        "format = 1\ndeployment = \"test\"\nnetwork = \"simnet\"\nserial = {serial}\nexpires_at = 2099-01-01T00:00:00Z\n\
+         [lnd]\nversion = \"{version}\"\nupdate_from = [\"0.1.0\"]\n\
+         [lnd.artifacts.{machine}]\nurl = \"{}\"\nsha256 = \"{digest}\"\n",
+        files.url(name)
+    )
 }
 
 fn signed(manifest: &str, key: &NewKey) -> String {
@@ -111,7 +69,7 @@ async fn a_node_runs_the_lnd_of_a_release_from_its_next_start_on() {
         let (world, files) = (World::new().await, Files::start().await);
         let mut machine = world.machine().await;
         let lnd = files.put("lnd", std::fs::read(own_lnd()).unwrap());
-        let manifest = files.manifest(7, "0.21.2-beta", "lnd", &lnd);
+        let manifest = manifest(&files, 7, "0.21.2-beta", "lnd", &lnd);
         let (node, _) = world.node(&machine, 0).await;
         let before = world.pid(&machine, &node).await;
 
@@ -156,13 +114,13 @@ async fn what_is_not_to_be_believed_is_not_installed() {
         let none = files.put("none.tar.gz", archive(&[("lnd-linux/lncli", "x")]));
         let other = files.put("other", b"#!/bin/sh\necho lnd version 0.21.3-beta commit=\n".to_vec());
         let dead = files.put("dead", b"no program".to_vec());
-        let manifest = |name: &str, digest: &Digest| files.manifest(7, "0.21.2-beta", name, digest);
-        let whole = manifest("lnd.tar.gz", &good);
+        let named = |name: &str, digest: &Digest| manifest(&files, 7, "0.21.2-beta", name, digest);
+        let whole = named("lnd.tar.gz", &good);
         let refused: [(String, &str); 6] = [
             (whole.replace("\"test\"", "\"other\""), "for the deployment \"other\""),
-            (manifest("other", &good), "its SHA-256 is"),
-            (manifest("other", &other), "says that it is 0.21.3-beta"),
-            (manifest("none.tar.gz", &none), "has 0 files named lnd"),
+            (named("other", &good), "its SHA-256 is"),
+            (named("other", &other), "says that it is 0.21.3-beta"),
+            (named("none.tar.gz", &none), "has 0 files named lnd"),
             (whole.replace("[lnd]", "[lnd]\ncommit = \"v0.21.2-beta-1\""), "commit=v0.21.2-beta-1"),
             (whole.replace("serial", "cereal"), "line 4, column 1"),
         ];
@@ -172,7 +130,7 @@ async fn what_is_not_to_be_believed_is_not_installed() {
             assert_eq!(installed(&machine), Vec::<String>::new(), "{why}");
         }
         // A host that is not asked again would never have it: these may pass.
-        for manifest in [manifest("gone", &good), manifest("dead", &dead)] {
+        for manifest in [named("gone", &good), named("dead", &dead)] {
             let answer = install(&world, &machine, &manifest, &world.release_key).await;
             assert!(matches!(answer, Err(AgentError::Unknown(_) | AgentError::Unreachable(_))), "{answer:?}");
             assert_eq!(installed(&machine), Vec::<String>::new());
@@ -204,7 +162,7 @@ async fn an_agent_that_is_killed_while_it_installs_does_it_again() {
         let mut machine = world.machine().await;
         let script = b"#!/bin/sh\necho lnd version 0.21.2-beta commit=\n";
         let lnd = files.put("lnd", script.to_vec());
-        let manifest = files.manifest(7, "0.21.2-beta", "lnd", &lnd);
+        let manifest = manifest(&files, 7, "0.21.2-beta", "lnd", &lnd);
         for (point, left) in [("lndserver.install.loaded", 0), ("lndserver.install.kept", 1)] {
             world.kill(&mut machine).await;
             world.restart(&mut machine, &[("SCALE_LND_FAULT", &format!("{point}=kill"))]).await;

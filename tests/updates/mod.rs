@@ -2,6 +2,7 @@
 //! hand; and those that are refused.
 
 mod github;
+mod upgrade;
 
 use crate::harness::deployment::{Deployment, Setup};
 use crate::harness::{self, Api, eventually};

@@ -105,6 +105,7 @@ impl Service {
             identity_pubkey: None,
             deposit_address: None,
             funding: Funding::None,
+            lnd: None,
             created_at: self.parts.clock.now(),
         };
         let writes = vec![repo::create(&name)?, repo::create(&node)?];

@@ -15,6 +15,7 @@ mod peers;
 mod recover;
 mod resume;
 mod update;
+mod upgrade;
 mod withdraw;
 
 pub(super) use opening::{coins, refuse_too_late};
@@ -46,6 +47,7 @@ pub async fn advance(ctx: &Ctx, operation: &Operation) -> Result<Advance> {
         Work::Recover(work) => recover::advance(ctx, operation, work).await,
         Work::Resume(work) => resume::advance(ctx, operation, work).await,
         Work::Update(work) => update::advance(ctx, operation, work).await,
+        Work::Upgrade(work) => upgrade::advance(ctx, operation, work).await,
     }
 }
 

@@ -179,6 +179,7 @@ impl Api {
             identity_pubkey: None,
             deposit_address: None,
             funding: Funding::None,
+            lnd: None,
             created_at: at,
         })
         .await;

@@ -11,6 +11,7 @@ pub mod plan;
 pub mod recover;
 pub mod resume;
 pub mod update;
+pub mod upgrade;
 
 use serde::{Deserialize, Serialize};
 
@@ -39,6 +40,8 @@ pub enum Work {
     Resume(resume::Resume),
     /// Look for a release.
     Update(update::Update),
+    /// Replace a node's lnd by that of a release.
+    Upgrade(upgrade::Upgrade),
 }
 
 impl Work {
@@ -56,6 +59,7 @@ impl Work {
             Self::Recover(_) => "recover",
             Self::Resume(_) => "resume",
             Self::Update(_) => "update",
+            Self::Upgrade(_) => "upgrade",
         }
     }
 
@@ -73,6 +77,7 @@ impl Work {
             Self::Recover(w) => w.step.name(),
             Self::Resume(_) => resume::Resume::STEP,
             Self::Update(_) => update::Update::STEP,
+            Self::Upgrade(w) => w.step.name(),
         }
     }
 
@@ -92,6 +97,7 @@ impl Work {
             (Self::Recover(now), Self::Recover(next)) => {
                 now.terminate == next.terminate && now.step.may_become(&next.step)
             }
+            (Self::Upgrade(now), Self::Upgrade(next)) => now.may_become(next),
             _ => false,
         }
     }

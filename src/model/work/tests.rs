@@ -4,6 +4,8 @@ use super::*;
 use crate::model::amount::{Msat, Sat};
 use crate::model::ids::{HostId, NodeId, OperationId};
 use crate::model::machine::{DataVolume, Frozen, InstanceId, Place, Template, VolumeId};
+use crate::model::node_look::Look;
+use crate::model::release::Sha256;
 use close::{Close, CloseFee, CloseStep};
 use create::{Create, CreateStep};
 use delete::{Delete, DeleteStep};
@@ -15,6 +17,7 @@ use proptest::sample::select;
 use recover::{Recover, RecoverStep};
 use resume::Resume;
 use time::OffsetDateTime;
+use upgrade::{Replaced, Upgrade, UpgradeStep};
 
 fn text() -> impl Strategy<Value = String> {
     select(vec!["a".to_owned(), "b".to_owned()])
@@ -144,6 +147,37 @@ fn recover_step() -> impl Strategy<Value = RecoverStep> {
     ]
 }
 
+fn upgrade_step() -> impl Strategy<Value = UpgradeStep> {
+    let at = OffsetDateTime::UNIX_EPOCH;
+    let lnd = || select(vec!["ab", "cd"]).prop_map(|two| Sha256::try_from(two.repeat(32)).expect("a digest"));
+    let replaced = move || {
+        (lnd(), text()).prop_map(|(lnd, version)| {
+            let before = Look { version, ..Look::default() };
+            Replaced { lnd, former: None, before }
+        })
+    };
+    prop_oneof![
+        Just(UpgradeStep::Install),
+        lnd().prop_map(move |lnd| UpgradeStep::Drain { lnd, until: at }),
+        replaced().prop_map(UpgradeStep::Stop),
+        replaced().prop_map(move |replaced| UpgradeStep::Start { replaced, until: at }),
+        replaced().prop_map(move |replaced| UpgradeStep::Gate { replaced, since: at, until: at }),
+        replaced().prop_map(|replaced| UpgradeStep::BackStop { replaced, why: String::new() }),
+        replaced().prop_map(|replaced| UpgradeStep::BackStart { replaced, why: String::new() }),
+    ]
+}
+
+fn replaced_of(step: &UpgradeStep) -> Option<&Replaced> {
+    match step {
+        UpgradeStep::Install | UpgradeStep::Drain { .. } => None,
+        UpgradeStep::Stop(replaced)
+        | UpgradeStep::Start { replaced, .. }
+        | UpgradeStep::Gate { replaced, .. }
+        | UpgradeStep::BackStop { replaced, .. }
+        | UpgradeStep::BackStart { replaced, .. } => Some(replaced),
+    }
+}
+
 /// Any work at any step.
 fn work() -> impl Strategy<Value = Work> {
     let all_or_some = select(vec![WithdrawAmount::All, WithdrawAmount::Sat(Sat(1))]);
@@ -161,6 +195,7 @@ fn work() -> impl Strategy<Value = Work> {
         2 => launch_step().prop_map(|step| Work::Launch(Launch { step })),
         2 => (any::<bool>(), recover_step())
             .prop_map(|(terminate, step)| Work::Recover(Recover { terminate, step })),
+        3 => (1u64..3, upgrade_step()).prop_map(|(serial, step)| Work::Upgrade(Upgrade { serial, step })),
     ]
 }
 
@@ -177,6 +212,7 @@ fn at_its_start(work: Work) -> Work {
         Work::Recover(w) => Work::Recover(Recover { step: RecoverStep::first(), ..w }),
         Work::Resume(Resume { host, generation }) => Work::Resume(Resume { host, generation }),
         Work::Update(work) => Work::Update(work),
+        Work::Upgrade(w) => Work::Upgrade(Upgrade { step: UpgradeStep::Install, ..w }),
     }
 }
 
@@ -215,6 +251,13 @@ fn holds(earlier: &Work, later: &Work) -> Result<(), TestCaseError> {
             );
         }
         (Work::Delete(then), Work::Delete(now)) => prop_assert!(then.step <= now.step),
+        (Work::Upgrade(then), Work::Upgrade(now)) => {
+            prop_assert_eq!(then.serial, now.serial);
+            let (before, after) = (replaced_of(&then.step), replaced_of(&now.step));
+            prop_assert!(before.is_none() || before == after, "what it is measured by was changed");
+            let goes_back = |step: &UpgradeStep| step.name().starts_with("back");
+            prop_assert!(!goes_back(&then.step) || goes_back(&now.step), "it went forth again");
+        }
         (Work::Recover(then), Work::Recover(now)) => {
             prop_assert_eq!(then.terminate, now.terminate);
             let joined = |work: &Recover| matches!(work.step, RecoverStep::AwaitLnds { .. });

@@ -1,0 +1,63 @@
+//! `scale-lnd node update`: one node to the lnd of the release that the deployment wants.
+
+use super::admin::{self, Admin, app_id, now};
+use super::node::{find, uuid};
+use super::{ConfigArgs, Failure};
+use crate::error::StoreError;
+use crate::model::operation::{Operation, State};
+use crate::model::updates::Wanted;
+use crate::model::work::Work;
+use crate::model::work::upgrade::{Upgrade, UpgradeStep};
+use crate::model::{AppId, OperationId, Uuid};
+use crate::store::repo;
+use crate::store::{IndexEntry, Store};
+
+/// Whose node.
+#[derive(Debug, clap::Args)]
+pub struct UpdateArgs {
+    /// The app
+    #[arg(long, value_parser = app_id)]
+    app: AppId,
+    /// The user
+    #[arg(long, value_parser = uuid)]
+    uuid: Uuid,
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+/// Writes the operation, unless there is one that runs.
+pub async fn run(args: &UpdateArgs) -> Result<(), Failure> {
+    let Admin { store, .. } = admin::open(&args.config).await?;
+    let node = find(&*store, &args.app, &args.uuid).await?;
+    let wanted = repo::get::<Wanted>(&*store, Wanted::ID).await?;
+    let none = || Failure::Failed("the deployment wants no release: see `scale-lnd release apply`".to_owned());
+    let serial = wanted.ok_or_else(none)?.value.serial;
+    if let Some(id) = under_way(&*store, node.id.as_str()).await? {
+        println!("operation {id} updates this node already; see `scale-lnd operation show {id}`");
+        return Ok(());
+    }
+    let at = now();
+    let operation = Operation {
+        id: OperationId::random(at, &mut rand::rng()),
+        owner: None,
+        node: Some(node.id),
+        host: None,
+        work: Work::Upgrade(Upgrade { serial, step: UpgradeStep::Install }),
+        state: State::Running,
+        progress: "accepted".to_owned(),
+        reservation: None,
+        created_at: at,
+        updated_at: at,
+    };
+    store.commit(vec![repo::create(&operation)?]).await?;
+    let id = &operation.id;
+    println!("operation {id} updates this node to release {serial}; see `scale-lnd operation show {id}`");
+    Ok(())
+}
+
+/// Two at the same time would do no harm: the second waits, and finds nothing left to do.
+async fn under_way(store: &dyn Store, node: &str) -> Result<Option<OperationId>, StoreError> {
+    let index = IndexEntry { name: "running", value: node.to_owned() };
+    let running = repo::list_all::<Operation>(store, Some(index)).await?;
+    Ok(running.into_iter().map(|running| running.value).find(|o| matches!(o.work, Work::Upgrade(_))).map(|o| o.id))
+}
