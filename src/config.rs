@@ -134,7 +134,7 @@ impl Config {
             chain.validate_on(deployment.network, lnd.as_ref(), &mut found);
         }
         if let (Some(ComputeSection::Ec2(ec2)), Some(agents), Some(chain)) = (&compute, &agents, &chain) {
-            ec2.validate_with(agents, chain, &mut found);
+            ec2.validate_with(agents, chain, updates.as_ref(), &mut found);
         }
         settings.found(found);
 

@@ -212,7 +212,7 @@ async fn check(path: &Path, offline: bool) -> Result<(), Failure> {
     if offline {
         return Ok(());
     }
-    let client = reqwest::Client::new();
+    let client = reqwest::Client::builder().build()?;
     let mut faults = Vec::new();
     for (name, program) in release.programs() {
         for (arch, artifact) in &program.artifacts {

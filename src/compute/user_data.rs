@@ -48,13 +48,38 @@ const UNITS: [(&str, &str); 3] = [
 const POLKIT: (&str, &str) =
     ("/etc/polkit-1/rules.d/50-scale-lnd.rules", include_str!("../../deploy/host/polkit.rules"));
 
-/// The user data with a mark where the join token goes. `masters` are hosts with ports, as the configuration lets them
-/// through. JSON is YAML, so this is a cloud-config in which everything is escaped rightly.
+/// What an agent has to know to join, and to judge what it is told later.
+#[derive(Debug, Clone, Copy)]
+pub struct Joining<'a> {
+    /// Where masters are, as the configuration lets them through.
+    pub masters: &'a [String],
+    /// By what they are recognised.
+    pub ca_fingerprint: &'a str,
+    /// Whose releases it believes.
+    pub releases: Option<Believed<'a>>,
+}
+
+/// Whose releases a host believes from its first moment on.
+#[derive(Debug, Clone, Copy)]
+pub struct Believed<'a> {
+    /// The keys, as minisign writes them.
+    pub keys: &'a [String],
+    /// The deployment that releases must be for.
+    pub deployment: &'a str,
+    /// The lowest serial.
+    pub lowest: u64,
+}
+
+/// The user data with a mark where the join token goes. JSON is YAML, so this is a cloud-config in which everything is escaped rightly.
 #[must_use]
-pub fn template(masters: &[String], ca_fingerprint: &str, provision: Option<&Provision>) -> String {
-    let config = format!(
+pub fn template(joining: &Joining<'_>, provision: Option<&Provision>) -> String {
+    let Joining { masters, ca_fingerprint, releases } = joining;
+    let mut config = format!(
         "[agent]\nmasters = {masters:?}\nca_fingerprint = \"{ca_fingerprint}\"\njoin_token_file = \"join-token\"\n"
     );
+    if let Some(Believed { keys, deployment, lowest }) = releases {
+        config += &format!("release_keys = {keys:?}\nrelease_deployment = {deployment:?}\nlowest_release = {lowest}\n");
+    }
     let mut files = vec![file(CONFIG, "0600", &config), file(TOKEN, "0600", MARK)];
     let mut cloud_config = json!({});
     if let Some(provision) = provision {

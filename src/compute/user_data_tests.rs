@@ -37,6 +37,10 @@ fn provision() -> Provision {
     }
 }
 
+fn template(masters: &[String], ca_fingerprint: &str, provision: Option<&Provision>) -> String {
+    super::template(&Joining { masters, ca_fingerprint, releases: None }, provision)
+}
+
 fn masters(count: u32) -> Vec<String> {
     (0..count).map(|n| format!("master-{n}.example.com:8081")).collect()
 }
@@ -66,6 +70,23 @@ fn it_holds_what_joining_needs() {
         assert!(agent.join_token.is_some());
         assert_eq!(agent.port_base, crate::lndserver::config::PORT_BASE, "which the firewall counts on");
     }
+}
+
+#[test]
+fn a_host_knows_whose_releases_to_believe_before_any_master_tells_it() {
+    let keys = ["RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3".to_owned()];
+    let releases = Some(Believed { keys: &keys, deployment: "ours", lowest: 7 });
+    let ca_fingerprint = "ab".repeat(32);
+    let joining = Joining { masters: &masters(1), ca_fingerprint: &ca_fingerprint, releases };
+    let config = content(&parsed(&super::template(&joining, None)), CONFIG);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("lndserver.toml");
+    std::fs::write(&path, config).unwrap();
+    let env = [("SCALE_LND_AGENT_DATA_DIR".to_owned(), "/var/lib/scale-lnd".to_owned())];
+    let (agent, _) = crate::config::agent::load(Some(&path), env, &[]).unwrap();
+    let believed = agent.releases.unwrap();
+    assert_eq!((believed.deployment.as_str(), believed.lowest), ("ours", 7));
+    assert!(!believed.trusted.is_empty());
 }
 
 #[test]

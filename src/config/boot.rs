@@ -5,7 +5,8 @@ use super::compute::Ec2Section;
 use super::serving::AgentsSection;
 use super::setting::{Raw, Setting};
 use super::source::{Found, Section};
-use crate::compute::user_data;
+use super::updates::UpdatesSection;
+use crate::compute::user_data::{self, Believed, Joining};
 use crate::lndserver::conf::Ports;
 use crate::lndserver::config::PORT_BASE;
 use crate::model::machine::Place;
@@ -130,7 +131,13 @@ impl Ec2Section {
     }
 
     /// What does not go with where masters and the chain backend are.
-    pub(super) fn validate_with(&self, agents: &AgentsSection, chain: &ChainSection, found: &mut Found) {
+    pub(super) fn validate_with(
+        &self,
+        agents: &AgentsSection,
+        chain: &ChainSection,
+        updates: Option<&UpdatesSection>,
+        found: &mut Found,
+    ) {
         let Some(provision) = self.provision(agents, chain) else { return };
         // The firewall knows addresses only. Neutrino's peers may be public.
         let must_be_known = !matches!(chain.backend, ChainBackend::Neutrino { .. });
@@ -142,7 +149,11 @@ impl Ec2Section {
             let message = format!("is missing: {name} is a name, and the hosts' firewall must know its network");
             found.push(("compute.also_reach", message));
         }
-        let template = user_data::template(&agents.dialled(), &"0".repeat(64), Some(&provision));
+        let keys = updates.map(|updates| updates.trusted_keys.iter().map(ToString::to_string).collect::<Vec<_>>());
+        let (deployment, lowest) = ("12345678901234567890123456789012", i64::MAX.unsigned_abs());
+        let releases = keys.as_ref().map(|keys| Believed { keys, deployment, lowest });
+        let (masters, ca_fingerprint) = (&agents.dialled(), &"0".repeat(64));
+        let template = user_data::template(&Joining { masters, ca_fingerprint, releases }, Some(&provision));
         if !user_data::fits(&template) {
             let message = format!(
                 "the hosts' user data would have {} bytes, more than EC2 takes: fewer nodes_per_host, networks, masters \

@@ -40,10 +40,6 @@ impl Starter for Children {
         find(seat.dir).await
     }
 
-    fn runs_others(&self) -> bool {
-        true
-    }
-
     async fn start(&self, seat: Seat<'_>, how: How<'_>, lock: File) -> io::Result<Box<dyn Lnd>> {
         Ok(Box::new(Child::start(how.program, seat.dir, lock).await?))
     }

@@ -206,7 +206,9 @@ async fn load(folder: &Path, artifact: &Artifact) -> Result<PathBuf, InstallErro
     let (loaded, program) = (folder.join("loaded"), folder.join("unpacked"));
     let file = files::private_file(&loaded).map_err(io_error("it cannot be written"))?;
     let mut file = tokio::fs::File::from_std(file);
-    download(&reqwest::Client::new(), artifact, Bounds::PROGRAM, &mut file).await?;
+    // Without certificates of authorities on the machine there is no client.
+    let client = reqwest::Client::builder().build().map_err(DownloadError::Http)?;
+    download(&client, artifact, Bounds::PROGRAM, &mut file).await?;
     drop(file);
     // From here on it is what the release names.
     let (is_archive, to) = (artifact.url.is_archive(), program.clone());

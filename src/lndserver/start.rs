@@ -31,8 +31,10 @@ pub struct Seat<'a> {
 /// How an lnd is started.
 #[derive(Debug, Clone, Copy)]
 pub struct How<'a> {
-    /// The program. Whoever does not [run others](Starter::runs_others) runs the host's own.
+    /// The program.
     pub program: &'a Path,
+    /// Whether that is the host's own, and not one of a release.
+    pub is_own: bool,
     /// The network that it is on.
     pub network: Network,
 }
@@ -56,9 +58,6 @@ pub trait Starter: Debug + Send + Sync {
 
     /// Who is on the folder. May be asked again and again.
     async fn find(&self, seat: Seat<'_>) -> io::Result<Found>;
-
-    /// Whether it can run another lnd than the host's own.
-    fn runs_others(&self) -> bool;
 
     /// Starts an lnd on a folder that was found free and has all that lnd needs; `lock` is what [`Self::find`] gave. An error
     /// does not prove that none was started: ask [`Self::find`] before the next try.

@@ -25,6 +25,8 @@ use std::process::Stdio;
 use std::time::Duration;
 use tokio::process::Command;
 
+/// The unit's name for the program of a release.
+const PROGRAM: &str = "program";
 const SYSTEMCTL: &str = "/usr/bin/systemctl";
 /// What is answered without waiting for an lnd. A machine that boots is slow.
 const LONGEST: Duration = Duration::from_secs(90);
@@ -122,6 +124,24 @@ fn hand_over(dir: &NodeDir, slot: u16, network: Network) -> io::Result<()> {
     Ok(())
 }
 
+/// Has the unit run this program: one of a release where the node's folder has it under this name, else the host's own, which the
+/// unit names. It is the same file under another name, so that nothing is copied; the unit shows it to the lnd.
+fn name_program(dir: &NodeDir, how: How<'_>) -> io::Result<()> {
+    let (named, beside) = (dir.path().join(PROGRAM), dir.path().join(format!("{PROGRAM}.new")));
+    let forget = |path: &Path| match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    };
+    forget(&beside)?;
+    if how.is_own {
+        return forget(&named);
+    }
+    fs::hard_link(how.program, &beside)?;
+    // Where both are the same file already this leaves both.
+    fs::rename(&beside, &named)?;
+    forget(&beside)
+}
+
 #[async_trait]
 impl Starter for Units {
     /// The unit hides the agent's folder, and shows the instance in its place.
@@ -142,15 +162,11 @@ impl Starter for Units {
         Ok(Found::Taken)
     }
 
-    /// The unit names the program.
-    fn runs_others(&self) -> bool {
-        false
-    }
-
     /// Killed anywhere here, the next agent finds the unit at rest or running, by its slot.
     async fn start(&self, seat: Seat<'_>, how: How<'_>, lock: File) -> io::Result<Box<dyn Lnd>> {
         let slot = seat.slot.ok_or(io::ErrorKind::InvalidInput)?;
         hand_over(seat.dir, slot, how.network)?;
+        name_program(seat.dir, how)?;
         self.point_to(slot, seat.dir)?;
         // The unit takes it.
         drop(lock);

@@ -114,6 +114,7 @@ async fn supply(config: &Config, section: &Ec2Section, fleet: &Arc<Fleet>) -> Re
         authority,
         masters: config.agents.dialled(),
         provision: section.provision(&config.agents, &config.chain),
+        release_keys: config.updates.iter().flat_map(|u| &u.trusted_keys).map(ToString::to_string).collect(),
         fleet: Arc::clone(fleet),
     })
 }

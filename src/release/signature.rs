@@ -19,6 +19,7 @@ const ID_BYTES: usize = 8;
 pub struct TrustedKey {
     id: KeyId,
     key: PublicKey,
+    base64: String,
 }
 
 /// Which key: the number that minisign shows.
@@ -54,6 +55,13 @@ impl fmt::Debug for TrustedKey {
     }
 }
 
+/// As it is written in a configuration.
+impl fmt::Display for TrustedKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.base64)
+    }
+}
+
 impl FromStr for TrustedKey {
     type Err = &'static str;
 
@@ -62,7 +70,7 @@ impl FromStr for TrustedKey {
         const FORM: &str = "must be a public key of minisign: 56 characters that begin with RW";
         let line = text.lines().map(str::trim).rfind(|line| !line.is_empty()).ok_or(FORM)?;
         let key = PublicKey::from_base64(line).map_err(|_| FORM)?;
-        Ok(Self { id: KeyId::of(line).ok_or(FORM)?, key })
+        Ok(Self { id: KeyId::of(line).ok_or(FORM)?, key, base64: line.to_owned() })
     }
 }
 

@@ -4,6 +4,8 @@
 //! Where there can be no such machine, the test says so and passes.
 
 use super::{run, said, user_data_for_master};
+use crate::harness::Files;
+use crate::lndserver::releases::{manifest, signed};
 use crate::lndserver::world::{LIMIT, World, own_address, spec, timed, until};
 use scale_lnd::compute::user_data::unpacked;
 use scale_lnd::dev::reaper::{Spawn, Spawned};
@@ -37,7 +39,7 @@ impl Machine {
         for path in [&root, &data] {
             std::fs::create_dir_all(path).unwrap();
         }
-        let lnd = PathBuf::from(std::env::var("SCALE_LND_NODE_BIN").unwrap()).join("lnd");
+        let lnd = lnd_binary();
         let agent = PathBuf::from(env!("CARGO_BIN_EXE_scale-lnd"));
         let spawn = Spawn::new("machine", "/bin/bash").arg(SCRIPT);
         let spawn =
@@ -105,6 +107,10 @@ impl Machine {
     }
 }
 
+fn lnd_binary() -> PathBuf {
+    PathBuf::from(std::env::var("SCALE_LND_NODE_BIN").unwrap()).join("lnd")
+}
+
 fn unit(slot: u16) -> String {
     format!("scale-lnd-lnd@{slot}.service")
 }
@@ -136,8 +142,7 @@ async fn machine(world: &World, slots: u16) -> Option<(Machine, HostId)> {
         return None;
     }
     let (host, token) = world.fleet.invite_host(slots).await.unwrap();
-    let fingerprint = world.fleet.ca().fingerprint().to_string();
-    let user_data = user_data_for_master(world.master, &fingerprint, token.expose(), slots);
+    let user_data = user_data_for_master(world, token.expose(), slots);
     let files = world.dir.path().join("files");
     write_files(&user_data, &files);
     let address = own_address(8082);
@@ -245,6 +250,43 @@ async fn each_lnd_is_a_unit_of_a_user_of_its_own_and_outlives_its_agent() {
             let log = std::fs::read_to_string(log).unwrap();
             assert!(log.lines().last().unwrap().contains("Shutdown complete"), "{log}");
         }
+    })
+    .await;
+}
+
+/// As a child does: from its next start on, as its own user, from a file that it cannot write.
+#[tokio::test]
+async fn a_units_lnd_is_that_of_a_release_where_its_node_is_told_so() {
+    timed(async {
+        let (world, files) = (World::new().await, Files::start().await);
+        let Some((machine, host)) = machine(&world, 1).await else { return };
+        let node = start(&world, &host, 0, &machine).await;
+        let own = machine.lnd(0).await.0;
+        let lnd = files.put("lnd", std::fs::read(lnd_binary()).unwrap());
+        let manifest = manifest(&files, 7, "0.21.2-beta", "lnd", &lnd);
+        let at = world.host(&host).await;
+        let signature = signed(&manifest, &world.release_key);
+        let installed = world.agents.install_release(&at, &manifest, &signature).await;
+        assert_eq!(installed.unwrap_or_else(|error| panic!("{error:?}")), Some(lnd.clone()));
+        let order = Order { host: &at, epoch: 1 };
+        let told = |lnd: &str| proto::NodeSpec { lnd_sha256: lnd.to_owned(), ..spec(&node, 0) };
+        let program = async |pid: u32| machine.can(&["readlink", &format!("/proc/{pid}/exe")]).await;
+
+        world.agents.ensure_node(order, told(&lnd.to_string())).await.unwrap();
+        assert_eq!(machine.lnd(0).await.0, own, "what runs goes on");
+        world.agents.stop_node(order, &node).await.unwrap();
+        world.agents.ensure_node(order, told(&lnd.to_string())).await.unwrap();
+        let pid = machine.can(&["systemctl", "show", "--property=MainPID", "--value", &unit(0)]).await.parse().unwrap();
+        assert_eq!(program(pid).await, "/var/lib/scale-lnd/program");
+        assert_eq!(machine.can(&["stat", "--format=%u", &format!("/proc/{pid}")]).await, "8100");
+        let inside = ["nsenter", "-t", &pid.to_string(), "--mount", "setpriv", "--reuid", "8100", "--clear-groups"];
+        let write = [inside.as_slice(), &["sh", "-c", "echo x >>/var/lib/scale-lnd/program"]].concat();
+        assert!(!machine.does(&write).await.status.success(), "it cannot change its own program");
+
+        world.agents.stop_node(order, &node).await.unwrap();
+        world.agents.ensure_node(order, told("")).await.unwrap();
+        assert_eq!(program(machine.lnd(0).await.0).await, "/usr/local/bin/lnd", "and back");
+        let _cut_off = machine.does(&["systemctl", "poweroff"]).await;
     })
     .await;
 }

@@ -14,6 +14,7 @@ able() {
         /usr/bin/setpriv /usr/bin/flock /usr/sbin/useradd; do
         [ -x "$path" ] || { echo "there is no $path"; return 1; }
     done
+    [ -s /etc/ssl/certs/ca-certificates.crt ] || { echo "there are no certificates of authorities"; return 1; }
     unshare --pid --fork --mount --cgroup --uts --ipc --propagation private \
         mount -t tmpfs tmpfs /mnt 2>&1 || { echo "namespaces and mounts are not allowed"; return 1; }
     [ -n "$(find /sys/fs/cgroup/cgroup.procs /sys/fs/cgroup/unified/cgroup.procs -writable 2>/dev/null)" ] ||
@@ -68,6 +69,8 @@ printf '%s\n' root:x:0: messagebus:x:100: polkitd:x:101: nogroup:x:65534: >"$roo
 printf '%s\n' 'passwd: files' 'group: files' 'shadow: files' 'hosts: files' >"$root/etc/nsswitch.conf"
 printf '127.0.0.1 localhost\n' >"$root/etc/hosts"
 cp /etc/ld.so.cache "$root/etc/"
+mkdir -p "$root/etc/ssl/certs"
+cp /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/"
 for folder in etc usr/local; do
     [ ! -d "$files/$folder" ] || cp -a "$files/$folder/." "$root/$folder/"
 done

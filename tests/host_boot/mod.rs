@@ -8,12 +8,12 @@ mod machine;
 mod script;
 
 use crate::harness;
-use scale_lnd::compute::user_data::{self, BOOT};
+use crate::lndserver::world::World;
+use scale_lnd::compute::user_data::{self, BOOT, Believed, Joining};
 use scale_lnd::config::{ComputeSection, Config};
 use scale_lnd::model::provision::Provision;
 use serde_json::Value;
 use std::ffi::OsStr;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::Duration;
@@ -75,14 +75,18 @@ max_hosts = 100
 /// The user data of a host of these instance types, through the configuration.
 fn user_data_for(types: &[&str], nodes_per_host: u32) -> String {
     let (config, provision) = configured(types, nodes_per_host);
-    let template = user_data::template(&config.agents.dialled(), &"cd".repeat(32), provision.as_ref());
+    let (masters, ca_fingerprint) = (&config.agents.dialled(), &"cd".repeat(32));
+    let template = user_data::template(&Joining { masters, ca_fingerprint, releases: None }, provision.as_ref());
     user_data::with_token(&template, &format!("h{:024}.{:064}", 1, 2))
 }
 
 /// That of a host that can join.
-fn user_data_for_master(master: SocketAddr, ca_fingerprint: &str, token: &str, nodes_per_host: u16) -> String {
+fn user_data_for_master(world: &World, token: &str, nodes_per_host: u16) -> String {
     let (_, provision) = configured(&["t3.small"], nodes_per_host.into());
-    let template = user_data::template(&[master.to_string()], ca_fingerprint, provision.as_ref());
+    let (masters, ca_fingerprint) = (&[world.master.to_string()], &world.fleet.ca().fingerprint().to_string());
+    let keys = &[world.release_key.key.to_string()];
+    let releases = Some(Believed { keys, deployment: "test", lowest: 1 });
+    let template = user_data::template(&Joining { masters, ca_fingerprint, releases }, provision.as_ref());
     user_data::with_token(&template, token)
 }
 

@@ -4,7 +4,7 @@ mod certificates;
 mod chains;
 mod joining;
 mod orders;
-mod releases;
+pub mod releases;
 mod reports;
 mod survival;
 pub mod world;

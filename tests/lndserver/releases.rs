@@ -13,7 +13,7 @@ use scale_lnd::release::signing::{self, NewKey, Protection};
 use std::path::PathBuf;
 
 /// A manifest of this serial, with the file as the lnd for this machine.
-fn manifest(files: &Files, serial: u64, version: &str, name: &str, digest: &Digest) -> String {
+pub fn manifest(files: &Files, serial: u64, version: &str, name: &str, digest: &Digest) -> String {
     let machine = if std::env::consts::ARCH == "x86_64" { "x86_64" } else { "arm64" };
     format!(
         "format = 1\ndeployment = \"test\"\nnetwork = \"simnet\"\nserial = {serial}\nexpires_at = 2099-01-01T00:00:00Z\n\
@@ -23,7 +23,7 @@ fn manifest(files: &Files, serial: u64, version: &str, name: &str, digest: &Dige
     )
 }
 
-fn signed(manifest: &str, key: &NewKey) -> String {
+pub fn signed(manifest: &str, key: &NewKey) -> String {
     signing::sign(manifest.as_bytes(), &key.secret, &Protection::None, "test").unwrap().0
 }
 

@@ -57,6 +57,8 @@ pub struct Supply {
     pub masters: Vec<String>,
     /// What makes a bare machine a host. None: its image has all that.
     pub provision: Option<Provision>,
+    /// The keys whose releases its hosts are to believe, as minisign writes them.
+    pub release_keys: Vec<String>,
     /// Makes join tokens, and knows what masters are recognised by.
     pub fleet: Arc<Fleet>,
 }

@@ -5,6 +5,7 @@ use super::super::feed::wait_for_change;
 use super::super::hosting::Supply;
 use super::super::step::{Advance, Ctx, Settle};
 use crate::backoff::Backoff;
+use crate::compute::user_data::{Believed, Joining};
 use crate::compute::{ComputeError, user_data};
 use crate::error::{Error, Result};
 use crate::model::HostId;
@@ -16,6 +17,7 @@ use crate::model::machine::{
 use crate::model::node::Node;
 use crate::model::operation::Operation;
 use crate::model::problem::{Code, Refusal};
+use crate::model::updates::Wanted;
 use crate::model::work::Work;
 use crate::model::work::launch::{Launch, LaunchStep};
 use crate::model::work::recover::{Recover, RecoverStep};
@@ -154,7 +156,7 @@ impl Launching<'_> {
             place: place.clone(),
             client_token: Frozen::client_token(&supply.deployment, self.id, generation, place),
             tags: self.tags(&host.value, generation).await?,
-            user_data: user_data::template(&supply.masters, &launching.pins.to_string(), supply.provision.as_ref()),
+            user_data: self.user_data(&launching.pins.to_string()).await?,
             authority: launching.authority,
             without_device,
             ended_before,
@@ -169,6 +171,17 @@ impl Launching<'_> {
         }
         let progress = format!("asking EC2 for a {place}");
         Ok(self.next(LaunchStep::Run { frozen }, progress, vec![repo::update(&host.value, host.version)?]))
+    }
+
+    /// With the lowest release that it is to take: one that is older than what is wanted now is nobody's to give it.
+    async fn user_data(&self, ca_fingerprint: &str) -> Result<String> {
+        let supply = self.supply;
+        let wanted = repo::get::<Wanted>(&*self.ctx.parts.store, Wanted::ID).await?;
+        let lowest = wanted.map_or(1, |wanted| wanted.value.serial);
+        let (keys, deployment) = (&supply.release_keys, supply.deployment.as_str());
+        let releases = (!keys.is_empty()).then_some(Believed { keys, deployment, lowest });
+        let joining = Joining { masters: &supply.masters, ca_fingerprint, releases };
+        Ok(user_data::template(&joining, supply.provision.as_ref()))
     }
 
     async fn tags(&self, host: &Host, generation: u64) -> Result<BTreeMap<String, String>> {

@@ -83,7 +83,7 @@ pub(super) async fn start(
     fault::point("lndserver.start.before").await;
     let lnd = shared
         .starter
-        .start(seat, How { program: &program, network: spec.network }, lock)
+        .start(seat, How { program: &program, is_own: spec.lnd.is_none(), network: spec.network }, lock)
         .await
         .map_err(because("lnd cannot be started"))?;
     fault::point("lndserver.start.after").await;
@@ -94,7 +94,6 @@ pub(super) async fn start(
 pub(super) fn program(shared: &Shared, spec: &NodeSpec) -> Result<PathBuf, Reason> {
     match &spec.lnd {
         None => Ok(shared.lnd.clone()),
-        Some(_) if !shared.starter.runs_others() => Err("this host's units run the lnd that they name".to_owned()),
         Some(digest) => shared.releases.lnd(digest, spec.network),
     }
 }

@@ -46,10 +46,11 @@ impl Installed {
     }
 }
 
-/// Lets its owner run a file that is whole, and nobody write it any more.
+/// Lets a file that is whole be run, and nobody write it any more. Only the agent gets into its folder; an lnd that has a user of
+/// its own is shown the file by its unit.
 pub(super) fn make_executable(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()?;
-    fs::set_permissions(path, Permissions::from_mode(0o500))
+    fs::set_permissions(path, Permissions::from_mode(0o555))
 }
 
 fn serial_file(folder: &Path) -> PathBuf {
