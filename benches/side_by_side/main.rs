@@ -7,6 +7,7 @@ mod channels;
 mod creates;
 mod instances;
 mod load;
+mod plans;
 mod proof;
 mod rates;
 mod report;
@@ -62,6 +63,7 @@ enum Part {
     Instances,
     Memory,
     Start,
+    Plan,
 }
 
 fn main() {
@@ -73,6 +75,12 @@ async fn bench(args: Args) {
     let started = Instant::now();
     let wanted = |part| args.part.is_empty() || args.part.contains(&part);
     report::machine();
+    if wanted(Part::Plan) {
+        plans::measure();
+    }
+    if args.part == [Part::Plan] {
+        return;
+    }
     report::progress("starting a simnet, a master and an agent");
     // The limit for one key is for apps, and would be what is measured.
     let open = "[http]\nper_key_per_second = 1000000\nper_key_burst = 1000000\n";

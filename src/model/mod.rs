@@ -22,6 +22,7 @@ pub mod placing;
 pub mod problem;
 pub mod provision;
 pub mod release;
+pub mod rollout;
 pub mod updates;
 pub mod work;
 

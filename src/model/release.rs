@@ -197,7 +197,7 @@ impl ProgramRelease {
 }
 
 /// How a release is rolled out.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RolloutSettings {
     /// How many nodes go first, alone.
@@ -214,13 +214,13 @@ pub struct RolloutSettings {
     /// How many nodes may fail before everything halts.
     pub max_failures: u32,
     /// How long the canaries have to be well before the others follow.
-    #[serde(rename = "bake_seconds", deserialize_with = "seconds")]
+    #[serde(rename = "bake_seconds", with = "as_seconds")]
     pub bake: Duration,
     /// How long a node's work may go on before its lnd is stopped.
-    #[serde(rename = "drain_deadline_seconds", deserialize_with = "seconds")]
+    #[serde(rename = "drain_deadline_seconds", with = "as_seconds")]
     pub drain_deadline: Duration,
     /// How long a node may take from its lnd's stop to having passed the gate.
-    #[serde(rename = "progress_deadline_seconds", deserialize_with = "seconds")]
+    #[serde(rename = "progress_deadline_seconds", with = "as_seconds")]
     pub progress_deadline: Duration,
 }
 
@@ -245,11 +245,21 @@ fn from_1_to_1000<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
     (1..=1000).contains(&number).then_some(number).ok_or_else(fault)
 }
 
-fn seconds<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
-    const A_WEEK: u64 = 7 * 24 * 3600;
-    let number = u64::deserialize(from)?;
-    let fault = || D::Error::invalid_value(Unexpected::Unsigned(number), &"seconds, at most those of a week");
-    (number <= A_WEEK).then(|| Duration::from_secs(number)).ok_or_else(fault)
+mod as_seconds {
+    use super::{Deserialize, Deserializer, Duration, Unexpected};
+    use serde::Serializer;
+    use serde::de::Error as _;
+
+    pub fn serialize<S: Serializer>(duration: &Duration, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_u64(duration.as_secs())
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+        const A_WEEK: u64 = 7 * 24 * 3600;
+        let number = u64::deserialize(from)?;
+        let fault = || D::Error::invalid_value(Unexpected::Unsigned(number), &"seconds, at most those of a week");
+        (number <= A_WEEK).then(|| Duration::from_secs(number)).ok_or_else(fault)
+    }
 }
 
 /// A release.
