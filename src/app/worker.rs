@@ -12,6 +12,7 @@ use crate::lnd::LndErrorKind;
 use crate::model::OperationId;
 use crate::model::operation::{Operation, State};
 use crate::model::problem::{Code, Refusal};
+use crate::model::work::Work;
 use crate::seal::SealError;
 use crate::store::repo::{self, Versioned};
 use futures::FutureExt;
@@ -165,7 +166,9 @@ async fn drive(ctx: &Ctx, mut operation: Versioned<Operation>, stop: &Cancellati
     let mut pauses = BACKOFF.pauses();
     while operation.value.is_running() && !stop.is_cancelled() {
         ctx.claim.check()?;
-        if ctx.locks.has_to_wait(&operation.value.id) {
+        // A recovery of the host tells where the lnd is now: whoever replaces it needs that.
+        let may_always = matches!(operation.value.work, Work::Resume(_));
+        if ctx.locks.has_to_wait(&operation.value.id) && !may_always {
             operation = settle::progress(ctx, operation, "waits while the node's lnd is replaced").await?;
             tokio::select! {
                 () = stop.cancelled() => {}

@@ -280,6 +280,18 @@ lease_ttl_ms = {lease_ttl_ms}
         agent.exited().await;
     }
 
+    /// Kills the agent of that host, and starts another with these variables in its environment.
+    pub async fn replace_another_agent(&mut self, n: usize, suffix: &str, env: &[(&str, &str)]) {
+        self.kill_another_agent(n).await;
+        let agent = self.spawn_agent(suffix, env).await;
+        self.more_agents.insert(n, agent);
+    }
+
+    /// Waits until the agent of that host has died by itself.
+    pub async fn another_agent_died(&mut self, n: usize) {
+        tokio::time::timeout(Duration::from_secs(60), self.more_agents[n].exited()).await.expect("the agent dies");
+    }
+
     /// Invites a host and configures its agent, which listens on a port of its own.
     async fn join_host(&self, suffix: &str, slots: u16) -> String {
         let printed = self.config_cli(&["host", "invite", "--slots", &slots.to_string(), "--json"]).await;
@@ -469,9 +481,8 @@ async fn lnds_below(world: &World, host: &Path) -> std::io::Result<Vec<i32>> {
     let host = host.display().to_string();
     let is_ours = |pid: i32| {
         let arguments = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        let mut arguments = arguments.split('\0');
-        let is_lnd = arguments.next().is_some_and(|program| program.ends_with("/lnd"));
-        is_lnd && arguments.any(|argument| argument.contains(&host))
+        // Whatever its program is called: one of a release has another name.
+        arguments.split('\0').skip(1).any(|argument| argument.starts_with("--lnddir=") && argument.contains(&host))
     };
     let all = world.reaper.descendants().await?;
     let mut pids: Vec<i32> = all.into_iter().map(|process| process.pid).filter(|pid| is_ours(*pid)).collect();

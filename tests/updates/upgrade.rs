@@ -1,7 +1,8 @@
 //! One node to another lnd: from 0.20.1-beta to 0.21.2-beta for real, with its channels and its money; and back, where what the
 //! release names is no good.
 
-use crate::harness::{self, Api, Deployment, Files, Setup, eventually};
+use crate::harness::{self, Api, Deployment, Files, Pauses, Setup, eventually};
+use scale_lnd::dev::reaper::Signal;
 use scale_lnd::model::release::Sha256;
 use scale_lnd::model::work::upgrade::UpgradeStep;
 use scale_lnd::release::signing::{self, NewKey, Protection};
@@ -21,6 +22,8 @@ struct Fleet {
     d: Deployment,
     files: Files,
     key: NewKey,
+    /// Of the host's agent.
+    env: Vec<(&'static str, String)>,
 }
 
 fn bin(variable: &str) -> PathBuf {
@@ -33,14 +36,18 @@ impl Fleet {
         let public = key.public.lines().last().unwrap().to_owned();
         let more = format!("[updates]\ntrusted_keys = [\"{public}\"]\n");
         let mut d = Deployment::start(Setup { slots: 0, more, initial_funding_sat, ..Setup::default() }).await;
-        let lnd = bin("FORMER_NODE_BIN").display().to_string();
-        let env = [
-            ("SCALE_LND_AGENT_LND", lnd.as_str()),
-            ("SCALE_LND_AGENT_RELEASE_KEYS", public.as_str()),
-            ("SCALE_LND_AGENT_RELEASE_DEPLOYMENT", "test"),
+        let env = vec![
+            ("SCALE_LND_AGENT_LND", bin("FORMER_NODE_BIN").display().to_string()),
+            ("SCALE_LND_AGENT_RELEASE_KEYS", public),
+            ("SCALE_LND_AGENT_RELEASE_DEPLOYMENT", "test".to_owned()),
         ];
-        d.another_host_with("", 20, &env).await;
-        Self { d, files: Files::start().await, key }
+        d.another_host_with("", 20, &with(&env, &[])).await;
+        Self { d, files: Files::start().await, key, env }
+    }
+
+    /// Another agent on the host, with more in its environment.
+    async fn replace_agent(&mut self, more: &[(&'static str, &str)]) {
+        self.d.replace_another_agent(0, "", &with(&self.env, more)).await;
     }
 
     /// Wants a release of this serial with this file as its lnd. `more` is of its section.
@@ -80,6 +87,10 @@ impl Fleet {
         })
         .await
     }
+}
+
+fn with<'a>(env: &'a [(&'static str, String)], more: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
+    env.iter().map(|(name, value)| (*name, value.as_str())).chain(more.iter().copied()).collect()
 }
 
 fn the_new_lnd() -> Vec<u8> {
@@ -236,6 +247,65 @@ fn upgrades_survive_kills_of_the_master_at_every_step() {
         for (uuid, step, when) in points.iter().filter(|(_, step, _)| !is_back(step)) {
             killed_at(&mut fleet, uuid, &format!("upgrade.{step}.{when}"), NEW).await;
         }
+        fleet.d.stop().await;
+    });
+}
+
+/// So does the host's agent: the next one goes on where it was, and there is one lnd.
+#[test]
+fn upgrades_survive_kills_of_the_agent() {
+    harness::run(Duration::from_secs(600), async {
+        let mut fleet = Fleet::start(0).await;
+        let points = ["install.loaded", "install.kept", "stop.before", "stop.after"];
+        let points = points.into_iter().chain(["start.before", "start.forked", "start.after"]);
+        let points: Vec<(String, &str)> = points.enumerate().map(|(n, point)| (format!("user{n}"), point)).collect();
+        fleet.d.create_users(&points.iter().map(|(uuid, _)| uuid.as_str()).collect::<Vec<_>>()).await;
+        for (serial, (uuid, point)) in (7..).zip(&points) {
+            // Another artifact each time, or it would be installed already.
+            let lnd = [the_new_lnd(), vec![0; serial]].concat();
+            fleet.want(serial as u64, lnd, "").await;
+            fleet.replace_agent(&[("SCALE_LND_FAULT", &format!("lndserver.{point}=kill"))]).await;
+            let id = fleet.update(uuid).await;
+            fleet.d.another_agent_died(0).await;
+            fleet.replace_agent(&[]).await;
+            let ended = fleet.ended(&id).await;
+            assert_eq!(ended["state"], "succeeded", "{point}: {ended:#}");
+            assert_eq!(fleet.version(uuid).await, NEW, "{point}");
+            assert_eq!(fleet.d.lnd_pids().await.len(), points.len(), "{point}: one lnd each");
+        }
+        fleet.d.stop().await;
+    });
+}
+
+/// What one master has begun another ends, whatever becomes of the first; and woken, that one does nothing more.
+#[test]
+fn an_upgrade_is_taken_over_by_another_master() {
+    harness::run(DEADLINE, async {
+        let mut fleet = Fleet::start(0).await;
+        fleet.d.create_users(&["alice"]).await;
+        fleet.want(7, the_new_lnd(), "").await;
+        fleet.d.end_masters().await;
+        let pauses = Pauses::at(&mut fleet.d, &["upgrade.start.before"]).await;
+        let id = fleet.update("alice").await;
+        pauses.reached("upgrade.start.before").await;
+        let sleeping = fleet.d.masters.len() - 1;
+        let process = fleet.d.masters[sleeping].process.clone();
+        fleet.d.signal(&process, Signal::STOP).await;
+        let other = fleet.d.start_master(&[]).await;
+        let operator = fleet.d.api_of(other).with_key(&fleet.d.operator_key().await);
+        let ended = operator.operation_end(&id, SOON).await;
+        assert_eq!(ended["state"], "succeeded", "{ended:#}");
+        let pids = fleet.d.lnd_pids().await;
+        pauses.go("upgrade.start.before");
+        fleet.d.signal(&process, Signal::CONT).await;
+        let lost = eventually("the other hears that it is not its turn", SOON, || async {
+            let log = std::fs::read_to_string(&fleet.d.masters[sleeping].log).unwrap();
+            log.contains("work on this subject ends here").then_some(())
+        });
+        lost.await;
+        assert_eq!(fleet.d.lnd_pids().await, pids, "nothing was started again");
+        let info = fleet.d.api_of(other).get("getinfo", &[("uuid", "alice")]).await.ok();
+        assert_eq!(info["version"], NEW);
         fleet.d.stop().await;
     });
 }

@@ -29,6 +29,8 @@ use time::OffsetDateTime;
 
 /// How long an event is waited for before looking all the same.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// How long the last look before the stop may take.
+const LONGEST_LOOK: Duration = Duration::from_secs(60);
 /// How long peers that nobody can be asked about have to come back.
 const PEERS_HAVE: Duration = Duration::from_secs(60);
 
@@ -144,7 +146,22 @@ impl Upgrading<'_> {
             return Ok(Advance::again(progress, Duration::ZERO));
         }
         self.ctx.locks.replace(&self.operation.id, HashSet::new());
-        let before = self.look().await?;
+        if self.node.value.phase != Phase::Ready {
+            return Ok(failed("the node is not in use any more"));
+        }
+        // Its user waits.
+        if self.now() > until + LONGEST_LOOK {
+            return Ok(failed(
+                "its lnd could not be looked at, or its channel.backup not be verified; nothing was touched",
+            ));
+        }
+        let before = match self.look().await {
+            Ok(before) => before,
+            Err(Error::Lnd(error)) => {
+                return Ok(Advance::again(format!("its lnd does not answer: {error}"), LOOK_EVERY));
+            }
+            Err(error) => return Err(error),
+        };
         if !before.channels.is_empty() && !self.is_backed_up().await? {
             return Ok(Advance::again("its newest channel.backup is not verified yet", LOOK_EVERY));
         }
