@@ -36,15 +36,22 @@ pub enum NodeCommand {
     Update(UpdateArgs),
 }
 
-/// Which node, and what the macaroon allows.
+/// Whose node.
 #[derive(Debug, clap::Args)]
-pub struct CredentialsArgs {
+pub struct Whose {
     /// The app
     #[arg(long, value_parser = app_id)]
     app: AppId,
     /// The user
     #[arg(long, value_parser = uuid)]
     uuid: Uuid,
+}
+
+/// Which node, and what the macaroon allows.
+#[derive(Debug, clap::Args)]
+pub struct CredentialsArgs {
+    #[command(flatten)]
+    whose: Whose,
     /// The folder for the files; it is made if it does not exist
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -58,7 +65,7 @@ pub struct CredentialsArgs {
     config: ConfigArgs,
 }
 
-pub(super) fn uuid(text: &str) -> Result<Uuid, String> {
+fn uuid(text: &str) -> Result<Uuid, String> {
     Uuid::parse(text).ok_or_else(|| "must be 1–128 characters of A-Za-z0-9._~-".to_owned())
 }
 
@@ -134,7 +141,7 @@ fn process(runtime: &Runtime) -> Value {
 
 async fn credentials(args: &CredentialsArgs) -> Result<(), Failure> {
     let Admin { config, store, keys, .. } = admin::open(&args.config).await?;
-    let node = find(&*store, &args.app, &args.uuid).await?;
+    let node = find(&*store, &args.whose).await?;
     let endpoint = node.endpoint.clone().ok_or_else(|| Failure::Failed("this node was never started".to_owned()))?;
     let mut nonce = [0; 16];
     rand::rng().fill_bytes(&mut nonce);
@@ -148,7 +155,7 @@ async fn credentials(args: &CredentialsArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-pub(super) async fn find(store: &dyn Store, app: &AppId, uuid: &Uuid) -> Result<Node, Failure> {
+pub(super) async fn find(store: &dyn Store, Whose { app, uuid }: &Whose) -> Result<Node, Failure> {
     let none = || Failure::Failed(format!("app {app} has no user {uuid}"));
     let id = repo::get::<NodeName>(store, &NodeName::id_of(app, uuid)).await?.ok_or_else(none)?.value.node;
     Ok(repo::get::<Node>(store, id.as_str()).await?.ok_or_else(none)?.value)

@@ -1,12 +1,11 @@
 //! `scale-lnd node secrets`: what a person needs to restore a node whose disk is lost, and nobody else may ever see.
 
-use super::admin::{self, Admin, app_id};
-use super::node::{cannot_write, find, uuid, write_private};
+use super::admin::{self, Admin};
+use super::node::{Whose, cannot_write, find, write_private};
 use super::{ConfigArgs, Failure};
 use crate::app::keys::field;
 use crate::files;
 use crate::model::node::{Backup, BackupHead, Node};
-use crate::model::{AppId, Uuid};
 use crate::store::Store;
 use crate::store::repo;
 use base64::Engine;
@@ -16,12 +15,8 @@ use std::path::PathBuf;
 /// Whose secrets, and where they go.
 #[derive(Debug, clap::Args)]
 pub struct SecretsArgs {
-    /// The app
-    #[arg(long, value_parser = app_id)]
-    app: AppId,
-    /// The user
-    #[arg(long, value_parser = uuid)]
-    uuid: Uuid,
+    #[command(flatten)]
+    whose: Whose,
     /// The folder for the files; it is made if it does not exist
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -32,7 +27,7 @@ pub struct SecretsArgs {
 /// Writes the files. Prints their names and none of what is in them.
 pub async fn run(args: &SecretsArgs) -> Result<(), Failure> {
     let Admin { config, store, keys, .. } = admin::open(&args.config).await?;
-    let node = find(&*store, &args.app, &args.uuid).await?;
+    let node = find(&*store, &args.whose).await?;
     if node.secrets.is_none() {
         return Err(Failure::Failed("this node has no secrets: it never came so far as to have a wallet".to_owned()));
     }

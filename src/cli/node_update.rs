@@ -1,26 +1,22 @@
 //! `scale-lnd node update`: one node to the lnd of the release that the deployment wants.
 
-use super::admin::{self, Admin, app_id, now};
-use super::node::{find, uuid};
+use super::admin::{self, Admin, now};
+use super::node::{Whose, find};
 use super::{ConfigArgs, Failure};
 use crate::error::StoreError;
+use crate::model::OperationId;
 use crate::model::operation::{Operation, State};
 use crate::model::updates::Wanted;
 use crate::model::work::Work;
 use crate::model::work::upgrade::{Upgrade, UpgradeStep};
-use crate::model::{AppId, OperationId, Uuid};
 use crate::store::repo;
 use crate::store::{IndexEntry, Store};
 
 /// Whose node.
 #[derive(Debug, clap::Args)]
 pub struct UpdateArgs {
-    /// The app
-    #[arg(long, value_parser = app_id)]
-    app: AppId,
-    /// The user
-    #[arg(long, value_parser = uuid)]
-    uuid: Uuid,
+    #[command(flatten)]
+    whose: Whose,
     #[command(flatten)]
     config: ConfigArgs,
 }
@@ -28,7 +24,7 @@ pub struct UpdateArgs {
 /// Writes the operation, unless there is one that runs.
 pub async fn run(args: &UpdateArgs) -> Result<(), Failure> {
     let Admin { store, .. } = admin::open(&args.config).await?;
-    let node = find(&*store, &args.app, &args.uuid).await?;
+    let node = find(&*store, &args.whose).await?;
     let wanted = repo::get::<Wanted>(&*store, Wanted::ID).await?;
     let none = || Failure::Failed("the deployment wants no release: see `scale-lnd release apply`".to_owned());
     let serial = wanted.ok_or_else(none)?.value.serial;

@@ -2,9 +2,12 @@
 
 use super::moto::{data_volume, is_terminated, tag};
 use super::{Cloud, Compute, DEADLINE, LIMIT, deployment};
-use crate::harness::{self, Deployment, eventually};
+use crate::harness::emulator::Emulator;
+use crate::harness::{self, Api, Deployment, eventually};
+use futures::future::join_all;
 use scale_lnd::model::work::launch::LaunchStep;
 use serde_json::{Value, json};
+use std::collections::HashSet;
 use std::time::Duration;
 
 #[test]
@@ -40,6 +43,30 @@ fn a_create_starts_an_instance_and_its_lnd() {
         let mut names: Vec<String> = cloud.account.living().await.iter().map(|i| tag(i, "Name")).collect();
         names.sort_unstable();
         assert_eq!(names, ["lnd-alice", "lnd-bob", "lnd-carol"]);
+        cloud.stop().await;
+    });
+}
+
+/// On three masters with one Firestore.
+#[test]
+fn fifty_creates_of_one_uuid_give_one_instance() {
+    harness::run(DEADLINE, async {
+        let firestore = Some(Emulator::shared().await.url.clone());
+        let mut cloud = Cloud::start(Compute { firestore, ..Compute::default() }).await;
+        for _ in 0..2 {
+            cloud.d.start_master(&[]).await;
+        }
+        let apis: Vec<Api> = (0..3).map(|master| cloud.d.api_of(master)).collect();
+        let calls = (0..50).map(|n| apis[n % 3].post("create", json!({ "uuid": "alice", "wait": 50 })));
+        let answers = join_all(calls).await;
+        let ends =
+            join_all(answers.into_iter().zip(apis.iter().cycle()).map(|(answer, api)| api.finished(answer))).await;
+        let pubkeys: HashSet<String> = ends.into_iter().map(|end| end.ok()["identity_pubkey"].to_string()).collect();
+        assert_eq!(pubkeys.len(), 1);
+        let operations = apis[1].get("operations", &[("limit", "100")]).await.ok();
+        assert_eq!(operations["operations"].as_array().unwrap().len(), 1);
+        assert_eq!(tag(&cloud.only_instance().await, "Name"), "lnd-alice");
+        assert_eq!((cloud.proxy.calls("RunInstances"), cloud.account.instances().await.len()), (1, 1));
         cloud.stop().await;
     });
 }

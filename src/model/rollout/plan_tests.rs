@@ -15,7 +15,7 @@ fn id(n: usize) -> NodeId {
 }
 
 /// A node that could be updated, each on a host of its own.
-fn node(n: usize) -> Seen {
+pub(super) fn node(n: usize) -> Seen {
     Seen {
         id: id(n),
         host: HostId::parse(&format!("h{n:024x}")).expect("an id"),

@@ -1,6 +1,7 @@
 //! Whole rollouts of any fleet, with whatever may go wrong, in any order: what must never be never is, and they end.
 
 use super::plan::{Has, Plan, Seen, plan};
+use super::plan_tests::node;
 use super::{Rollout, State};
 use crate::model::ids::{HostId, NodeId};
 use crate::model::release::RolloutSettings;
@@ -34,10 +35,6 @@ struct World {
     seed: u64,
 }
 
-fn id(n: usize) -> NodeId {
-    NodeId::parse(&format!("n{n:024x}")).expect("an id")
-}
-
 prop_compose! {
     fn world()(
         kinds in proptest::collection::vec((0usize..4, 0u8..10, any::<bool>(), any::<bool>()), 1..24),
@@ -49,15 +46,13 @@ prop_compose! {
     ) -> World {
         let count = kinds.len();
         let mut fleet: Vec<Seen> = kinds.iter().enumerate().map(|(n, (host, kind, is_usable, is_marked))| Seen {
-            id: id(n),
             host: HostId::parse(&format!("h{host:024x}")).expect("an id"),
             has: match kind { 0 => Has::Another, 1 => Has::TheRelease, _ => Has::AFormer },
-            in_flight: false,
             is_usable: *is_usable || *kind > 4,
             is_marked: *is_marked,
             channels: 0,
-            neighbours: Vec::new(),
             is_treasury: has_treasury && n == 0,
+            ..node(n)
         }).collect();
         for (one, other) in shared.into_iter().map(|(a, b)| (a % count, b % count)).filter(|(a, b)| a != b) {
             let neighbour = fleet[other].id.clone();
@@ -216,17 +211,7 @@ proptest! {
     /// Without faults and channels: the canaries' wave, and then no more waves than need be.
     #[test]
     fn an_easy_fleet_takes_no_more_waves_than_it_must(count in 1usize..60, at_once in 1u32..9, seed: u64) {
-        let fleet = (0..count).map(|n| Seen {
-            id: id(n),
-            host: HostId::parse(&format!("h{n:024x}")).expect("an id"),
-            has: Has::AFormer,
-            in_flight: false,
-            is_usable: true,
-            is_marked: false,
-            channels: 0,
-            neighbours: Vec::new(),
-            is_treasury: false,
-        });
+        let fleet = (0..count).map(|n| Seen { channels: 0, ..node(n) });
         let settings = RolloutSettings { max_unavailable: at_once, bake: Duration::ZERO, ..RolloutSettings::default() };
         let now = OffsetDateTime::UNIX_EPOCH;
         let mut world = World { fleet: fleet.collect(), rollout: Rollout::new(7, settings), now, seed };

@@ -26,7 +26,7 @@ use tokio::sync::OnceCell;
 /// Where the launch template has the data volume.
 const DATA_DEVICE: &str = "/dev/sdf";
 /// Each test has one of its own; those that `in_region` is given are none of these.
-const REGIONS: [&str; 28] = [
+const REGIONS: [&str; 30] = [
     "us-east-1",
     "us-east-2",
     "us-west-1",
@@ -55,6 +55,8 @@ const REGIONS: [&str; 28] = [
     "us-gov-east-1",
     "ap-southeast-5",
     "ap-southeast-7",
+    "mx-central-1",
+    "eu-south-2",
 ];
 
 /// The server.
