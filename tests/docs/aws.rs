@@ -62,8 +62,11 @@ fn the_commands_of_the_page_make_a_deployment_of_the_templates() {
         for name in ["network", "lndserver", "chain", "masterlnd"] {
             std::fs::write(templates.join(format!("{name}.yaml")), stacks::template(name)).unwrap();
         }
-        let commands = commands();
+        let mut commands = commands();
         assert_eq!(commands.len(), 4, "{commands:#?}");
+        // Of what comes later moto knows this.
+        let change = PAGE.lines().find(|line| line.starts_with("    aws secretsmanager put-secret-value")).unwrap();
+        commands.push(format!("{change} >changed\n"));
         let script = dir.path().join("script");
         std::fs::write(&script, format!("cd {}\n{READERS}\n{}", dir.path().display(), commands.concat())).unwrap();
 
