@@ -106,7 +106,7 @@ async fn bench(args: Args) {
     sides.end_second(&mut d).await;
     let mut created = 1;
     if wanted(Part::Create) {
-        let funded = Deployment::start(Setup { initial_funding_sat: 1_000_000, ..plain }).await;
+        let funded = Deployment::start(Setup { initial_funding_sat: 1_000_000, ..plain.clone() }).await;
         created += creates::compare(&d, &funded, args.creates).await;
         funded.stop().await;
     }
@@ -119,7 +119,14 @@ async fn bench(args: Args) {
         report::memory(&d, &more, NODES).await;
     }
     if wanted(Part::Start) {
-        start::with_many_nodes(&mut d).await;
+        start::with_many_nodes(&mut d, "SQLite").await;
+        if !args.without_instances {
+            let firestore = Some(harness::emulator::Emulator::shared().await.url.clone());
+            let mut on_firestore = Deployment::start(Setup { firestore, ..plain }).await;
+            on_firestore.create_users(&["alice"]).await;
+            start::with_many_nodes(&mut on_firestore, "Firestore's emulator").await;
+            on_firestore.stop().await;
+        }
     }
     d.stop().await;
     println!("\nthe whole run: {:.0} s; load average now {}", started.elapsed().as_secs_f64(), report::load_average());

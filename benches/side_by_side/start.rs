@@ -4,13 +4,15 @@
 
 use super::harness::Deployment;
 use super::report::{self, status_kib};
+use futures::StreamExt;
 use scale_lnd::app::keys::{Keys, field};
+use scale_lnd::config::Config;
+use scale_lnd::deployment::open_store;
 use scale_lnd::model::ids::{NodeId, Uuid};
 use scale_lnd::model::network::Network;
 use scale_lnd::model::node::{BackupHead, Node, NodeName, Runtime, Secrets};
 use scale_lnd::seal::Sealer;
 use scale_lnd::store::repo::{self, Entity};
-use scale_lnd::store::sqlite::{SqliteOptions, SqliteStore};
 use scale_lnd::store::{Store, Write};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,19 +20,21 @@ use std::time::{Duration, Instant};
 /// How many nodes there are, at the first look and at the second, beside the few that are real. What a master needs for having
 /// looked at many at all (its reading connections' caches of pages) it has by the first.
 const NODES: [usize; 2] = [1_000, 10_000];
+/// Commits at a time, with which the Store is filled.
+const AT_A_TIME: usize = 4;
 /// What is done after the start is done by then, or is waiting.
 const AFTERWARDS: Duration = Duration::from_secs(20);
 
 /// Ends the masters of `d`, measures one with the few nodes there are, adds some, and many, and measures others.
-pub async fn with_many_nodes(d: &mut Deployment) {
-    report::progress("the start of a master with few nodes");
+pub async fn with_many_nodes(d: &mut Deployment, store: &str) {
+    report::progress(&format!("the start of a master with few nodes, {store}"));
     let few = start(d).await;
     let [some, many] = NODES;
     add(d, 0..some).await;
     let seen_some = start(d).await;
     add(d, some..many).await;
     let seen_many = start(d).await;
-    println!("\nstart of a master, SQLite: until /readyz says so, and resident memory");
+    println!("\nstart of a master, {store}: until /readyz says so, and resident memory");
     println!("| nodes  | ready, s | at ready, MiB | {} s later, MiB | at most, MiB |", AFTERWARDS.as_secs());
     println!("|--------|---------:|--------------:|----------------:|-------------:|");
     for (name, seen) in [("a few", &few), ("1,000", &seen_some), ("10,000", &seen_many)] {
@@ -49,13 +53,15 @@ pub async fn with_many_nodes(d: &mut Deployment) {
 async fn add(d: &mut Deployment, numbers: std::ops::Range<usize>) {
     report::progress(&format!("{} nodes more", numbers.len()));
     d.end_masters().await;
-    let store = SqliteStore::open(&d.path("store.db"), SqliteOptions::default()).await.unwrap();
+    let store = open_store(&Config::load(Some(&d.config), [], &[]).unwrap()).await.unwrap();
     let keys = Keys::new(Arc::new(Sealer::from_file(&d.path("seal.key")).unwrap()), "test".to_owned(), Network::Simnet);
-    let pattern = Pattern::read(&store).await;
+    let pattern = Pattern::read(&*store).await;
     let numbers: Vec<usize> = numbers.collect();
-    for ten in numbers.chunks(10) {
-        store.commit(ten.iter().flat_map(|n| pattern.another(&keys, *n)).collect()).await.unwrap();
-    }
+    let commits = numbers.chunks(10).map(|ten| ten.iter().flat_map(|n| pattern.another(&keys, *n)).collect());
+    let all = futures::stream::iter(commits).for_each_concurrent(AT_A_TIME, |writes| async {
+        store.commit(writes).await.unwrap();
+    });
+    all.await;
 }
 
 struct Seen {
