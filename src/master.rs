@@ -13,6 +13,7 @@ use crate::app::executor::Executor;
 use crate::app::expiry;
 use crate::app::fleet::Fleet;
 use crate::app::hosting::HostKeeper;
+use crate::app::rollouts::RolloutKeeper;
 use crate::app::updates;
 use crate::app::upkeep::Upkeep;
 use crate::app::{Parts, Service};
@@ -144,6 +145,7 @@ impl Master {
         spawn(&mut work, "agents", async move { agents::serve(listener, fleet, &credentials, agents_stop).await });
         spawn(&mut work, "executor", done(Executor::new(Arc::clone(&self.parts)).run(stop.clone())));
         spawn(&mut work, "hosts", done(HostKeeper::new(Arc::clone(&self.parts)).run(stop.clone())));
+        spawn(&mut work, "rollouts", done(RolloutKeeper::new(Arc::clone(&self.parts)).run(stop.clone())));
         spawn(&mut work, "upkeep", done(Upkeep::new(Arc::clone(&self.parts)).run(stop.clone())));
 
         // Subscribed before the feed runs, so that no change is missed.

@@ -39,7 +39,7 @@ pub fn measure() {
     progress("plans of a rollout over 10,000 nodes");
     let mut fleet = fleet();
     let settings = RolloutSettings { max_unavailable: AT_ONCE, bake: Duration::ZERO, ..RolloutSettings::default() };
-    let (mut rollout, now) = (Rollout::new(1, settings), OffsetDateTime::UNIX_EPOCH);
+    let (mut rollout, now) = (Rollout::new(1, settings, OffsetDateTime::UNIX_EPOCH), OffsetDateTime::UNIX_EPOCH);
     let (mut waves, mut times) = (0, Vec::new());
     loop {
         let started = Instant::now();

@@ -14,6 +14,7 @@ pub mod lease;
 pub mod lnds;
 pub mod parts;
 pub mod refuse;
+pub mod rollouts;
 mod service;
 mod settle;
 pub mod step;

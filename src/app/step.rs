@@ -100,6 +100,8 @@ pub struct Locks {
     opening: Mutex<Opening>,
     /// Which closes nobody can have asked lnd for yet, as this process knows for sure.
     unasked_closes: Mutex<HashSet<OperationId>>,
+    /// Who is in the middle of a step.
+    in_step: Mutex<HashSet<OperationId>>,
     /// Whether the node's lnd is being replaced.
     replacing: watch::Sender<Option<Replacing>>,
 }
@@ -154,6 +156,39 @@ impl Locks {
             opening.untried = None;
         }
         untried
+    }
+
+    fn in_step(&self) -> std::sync::MutexGuard<'_, HashSet<OperationId>> {
+        self.in_step.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that an operation does a step, unless it has to wait for the node's lnd to be replaced. Only one that `may_always`
+    /// never has to.
+    pub fn begin_step(&self, operation: &OperationId, may_always: bool) -> bool {
+        let mut in_step = self.in_step();
+        let may = may_always || !self.has_to_wait(operation);
+        if may {
+            in_step.insert(operation.clone());
+        }
+        may
+    }
+
+    /// The step has ended.
+    pub fn end_step(&self, operation: &OperationId) {
+        self.in_step().remove(operation);
+    }
+
+    /// From now on, until [`Self::end_replacing`], of the node's operations only those that run now go on, beside the one that
+    /// replaces its lnd; called again, only those of them that still run. `running` is what the Store says; who is in the middle of
+    /// a step is known here. Those that may come to their end; `None` where another one replaces it.
+    pub fn drain(&self, by: &OperationId, running: HashSet<OperationId>) -> Option<HashSet<OperationId>> {
+        let in_step = self.in_step();
+        let may_end = match &*self.replacing.borrow() {
+            Some(now) if now.by != *by => return None,
+            Some(now) => now.may_end.intersection(&running).cloned().collect(),
+            None => running.union(&in_step).filter(|operation| *operation != by).cloned().collect::<HashSet<_>>(),
+        };
+        self.replace(by, may_end.clone()).then_some(may_end)
     }
 
     /// From now on, until [`Self::end_replacing`], only these operations of the node go on, beside the one that replaces its lnd.
@@ -329,5 +364,25 @@ mod tests {
         assert!(futures::poll!(&mut waiting).is_pending(), "that was somebody else's");
         locks.end_replacing(&by);
         waiting.await;
+    }
+
+    #[tokio::test]
+    async fn what_is_in_the_middle_of_a_step_when_an_lnd_is_replaced_is_waited_for() {
+        let [by, listed, in_step, new] =
+            [(); 4].map(|()| OperationId::random(OffsetDateTime::UNIX_EPOCH, &mut rand::rng()));
+        let locks = Locks::default();
+        assert!(locks.begin_step(&by, false) && locks.begin_step(&in_step, false));
+        // Accepted after the look at the Store, it is in no listing.
+        let both: HashSet<_> = [listed.clone(), in_step.clone()].into();
+        assert_eq!(locks.drain(&by, [listed.clone()].into()), Some(both));
+        assert!(
+            !locks.begin_step(&new, false) && locks.begin_step(&new, true),
+            "too late, but for one that may always"
+        );
+        assert_eq!(locks.drain(&new, HashSet::new()), None, "one at a time");
+        locks.end_step(&in_step);
+        let running = [listed.clone(), new.clone()].into();
+        assert_eq!(locks.drain(&by, running), Some([listed].into()), "nobody new joins them");
+        assert_eq!(locks.drain(&by, [new].into()), Some(HashSet::new()));
     }
 }

@@ -114,6 +114,7 @@ impl Worker {
                     // Before the next look.
                     self.bell.attended().remove(&id);
                     ctx.locks.end_turn(&id);
+                    ctx.locks.end_step(&id);
                     ctx.locks.end_replacing(&id);
                     outcome?;
                 }
@@ -168,7 +169,7 @@ async fn drive(ctx: &Ctx, mut operation: Versioned<Operation>, stop: &Cancellati
         ctx.claim.check()?;
         // A recovery of the host tells where the lnd is now: whoever replaces it needs that.
         let may_always = matches!(operation.value.work, Work::Resume(_));
-        if ctx.locks.has_to_wait(&operation.value.id) && !may_always {
+        if !ctx.locks.begin_step(&operation.value.id, may_always) {
             operation = settle::progress(ctx, operation, "waits while the node's lnd is replaced").await?;
             tokio::select! {
                 () = stop.cancelled() => {}
@@ -180,6 +181,8 @@ async fn drive(ctx: &Ctx, mut operation: Versioned<Operation>, stop: &Cancellati
         fault::point(&format!("{kind}.{step}.before")).await;
         let outcome = workflows::advance(ctx, &operation.value).await;
         fault::point(&format!("{kind}.{step}.after")).await;
+        // What it came to is no effect on the lnd any more.
+        ctx.locks.end_step(&operation.value.id);
         let pause = match outcome {
             Ok(Advance::Again { progress, after }) => {
                 operation = settle::progress(ctx, operation, &progress).await?;

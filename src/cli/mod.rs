@@ -13,6 +13,7 @@ mod node_update;
 mod operation;
 mod output;
 mod release;
+mod rollout;
 mod run;
 mod signals;
 mod store;
@@ -70,6 +71,9 @@ enum Command {
     /// Releases: what the hosts run. Make a key, sign, verify, check
     #[command(subcommand)]
     Release(release::ReleaseCommand),
+    /// Rollouts: how the wanted release comes to the nodes
+    #[command(subcommand)]
+    Rollout(rollout::RolloutCommand),
     /// Ends everything beneath it when its owner is gone (used by `dev` and tests)
     #[command(name = "__reaper", hide = true)]
     Reaper(reaper::ReaperArgs),
@@ -182,6 +186,7 @@ async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Keys(command) => keys::run(command).await,
         Command::Store(command) => store::run(command).await,
         Command::Release(command) => release::run(command).await,
+        Command::Rollout(command) => rollout::run(command).await,
         Command::Reaper(_) => Err(Failure::usage("the reaper runs alone")),
     }
 }

@@ -3,12 +3,12 @@
 use super::admin::{self, Admin, now};
 use super::node::{Whose, find};
 use super::{ConfigArgs, Failure};
+use crate::app::rollouts;
 use crate::error::StoreError;
 use crate::model::OperationId;
-use crate::model::operation::{Operation, State};
+use crate::model::operation::Operation;
 use crate::model::updates::Wanted;
 use crate::model::work::Work;
-use crate::model::work::upgrade::{Upgrade, UpgradeStep};
 use crate::store::repo;
 use crate::store::{IndexEntry, Store};
 
@@ -32,19 +32,7 @@ pub async fn run(args: &UpdateArgs) -> Result<(), Failure> {
         println!("operation {id} updates this node already; see `scale-lnd operation show {id}`");
         return Ok(());
     }
-    let at = now();
-    let operation = Operation {
-        id: OperationId::random(at, &mut rand::rng()),
-        owner: None,
-        node: Some(node.id),
-        host: None,
-        work: Work::Upgrade(Upgrade { serial, step: UpgradeStep::Install }),
-        state: State::Running,
-        progress: "accepted".to_owned(),
-        reservation: None,
-        created_at: at,
-        updated_at: at,
-    };
+    let operation = rollouts::upgrade(serial, node.id, now());
     store.commit(vec![repo::create(&operation)?]).await?;
     let id = &operation.id;
     println!("operation {id} updates this node to release {serial}; see `scale-lnd operation show {id}`");

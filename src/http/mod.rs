@@ -24,6 +24,7 @@ mod payments;
 mod peers;
 mod places;
 mod problem;
+mod rollouts;
 mod route;
 mod router;
 mod serve;

@@ -131,18 +131,29 @@ async fn visible(call: &Call, id: &OperationId) -> Result<Versioned<Operation>, 
 /// Events carry the document's version as their id. A state is complete in itself, so whoever comes back with a
 /// Last-Event-ID, to whichever master, misses nothing that matters: they get the state now, unless it is what they saw.
 fn follow(call: Call, operation: Versioned<Operation>) -> Result<Response, Refusal> {
+    let last = (!operation.value.is_running()).then(|| operation.version.0.to_string());
+    let changes = call.state.service.watch(&operation.value.id).map(|change| {
+        let version = change.version.0.to_string();
+        (version.clone(), event(&change.value, version))
+    });
+    follow_events(call, last, changes)
+}
+
+/// A stream of these events, each with its id, but for the one that was seen. `last`: the id after which none can come.
+pub(super) fn follow_events(
+    call: Call,
+    last: Option<String>,
+    changes: impl Stream<Item = (String, Event)> + Send + 'static,
+) -> Result<Response, Refusal> {
     let seen = call.last_event_id.clone();
-    let is_seen = move |version: &str| seen.as_deref() == Some(version);
-    if !operation.value.is_running() && is_seen(&operation.version.0.to_string()) {
+    if last.is_some() && last == seen {
         // To an EventSource this means: do not come back.
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
     let place = call.streams.take(&call.caller)?;
-    let changes = call.state.service.watch(&operation.value.id);
-    let events = changes.filter_map(move |change| {
-        let version = change.version.0.to_string();
-        let event = (!is_seen(&version)).then(|| event(&change.value, version));
-        std::future::ready(event)
+    let events = changes.filter_map(move |(version, event)| {
+        let is_seen = seen.as_deref() == Some(version.as_str());
+        std::future::ready((!is_seen).then_some(event))
     });
     let events = events.take_until(until_nobody_may_listen(call));
     let events = events.map(move |event| {

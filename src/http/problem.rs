@@ -30,12 +30,12 @@ statuses! {
         PayreqNoAmount, PayreqAmountConflict;
     UNAUTHORIZED: Unauthorized, WebhookUnsigned, WebhookSignatureWrong;
     FORBIDDEN: Forbidden;
-    NOT_FOUND: UserNotFound, OperationNotFound, NotFound, LndNotFound, ReleaseNotFound;
+    NOT_FOUND: UserNotFound, OperationNotFound, RolloutNotFound, NotFound, LndNotFound, ReleaseNotFound;
     METHOD_NOT_ALLOWED: MethodNotAllowed;
     CONFLICT: IdempotencyKeyInFlight, PayreqExpired, PayreqOwnInvoice, InvoiceExpiresTooSoon, AlreadyPaid,
         PaymentConflict, InsufficientFunds, NoRoute, PaymentFailed, OpenFeeTooHigh, FeeTooHigh, PeerUnreachable,
         PeerAddressUnknown, ChannelOpenFailed, SeveralChannels, ChannelNotFound, CloseConflict, LimitExceeded,
-        LimitUnset, NodeNotEmpty, NodeDeleted, NotParked, Parked, LndRefused, UpgradeFailed, ReleaseMalformed, ReleaseUnknownKey,
+        LimitUnset, NodeNotEmpty, NodeDeleted, NotParked, RolloutState, Parked, LndRefused, UpgradeFailed, ReleaseMalformed, ReleaseUnknownKey,
         ReleaseSignatureWrong, ReleaseOtherDeployment, ReleaseOtherNetwork, ReleaseExpired, ReleaseOlder,
         ReleaseSerialTaken;
     PAYLOAD_TOO_LARGE: BodyTooLarge;

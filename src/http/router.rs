@@ -6,7 +6,8 @@ use super::route::Effect::{Changes, Looks, Operates};
 use super::route::Methods::{Get, GetAndPost, Post};
 use super::route::Route;
 use super::{
-    channels, docs, health, hosts, info, invoices, nodes, onchain, openapi, operations, payments, peers, updates,
+    channels, docs, health, hosts, info, invoices, nodes, onchain, openapi, operations, payments, peers, rollouts,
+    updates,
 };
 use crate::model::app::Scope;
 use axum::Router;
@@ -85,6 +86,20 @@ pub(super) fn routes() -> Vec<Route> {
             .about("Lists the hosts."),
         Route::new("update", Get, Looks, OPERATOR, Own("Updates"), updates::show)
             .about("Tells which release is wanted, who looks for one, and the last deliveries of GitHub's webhook."),
+        Route::new("rollouts", Get, Looks, OPERATOR, Own("Rollouts"), rollouts::list)
+            .about("Lists rollouts, newest first."),
+        Route::new("rollouts/{id}", Get, Looks, OPERATOR, Own("Rollout"), rollouts::show)
+            .about("Tells how far a release is; with Accept: text/event-stream, tells every change."),
+        Route::new("rollouts/{id}/nodes", Get, Looks, OPERATOR, Own("Rollout nodes"), rollouts::nodes)
+            .about("Tells of every node that has not the release why not."),
+        Route::new("rollouts/{id}/pause", Post, Changes, OPERATOR, Own("Rollout"), rollouts::pause)
+            .about("Begins nothing new until it is resumed."),
+        Route::new("rollouts/{id}/resume", Post, Changes, OPERATOR, Own("Rollout"), rollouts::resume)
+            .about("Lets a paused rollout go on."),
+        Route::new("rollouts/{id}/abort", Post, Changes, OPERATOR, Own("Rollout"), rollouts::abort)
+            .about("Never begins anything new; what has the release keeps it."),
+        Route::new("rollouts/{id}/retry", Post, Changes, OPERATOR, Own("Rollout"), rollouts::retry)
+            .about("Tries again, one after the other, what has failed."),
     ]
 }
 

@@ -132,6 +132,21 @@ impl Parameter for OperationId {
     }
 }
 
+/// The serial of a release.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Serial(pub u64);
+
+impl Parameter for Serial {
+    fn schema() -> Value {
+        json!({"type": "integer", "minimum": 1})
+    }
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        let serial = text.parse().ok().filter(|serial| *serial > 0);
+        serial.map(Self).ok_or_else(|| "must be the serial of a release, a number from 1".to_owned())
+    }
+}
+
 impl Parameter for OpenPolicy {
     fn schema() -> Value {
         json!({"type": "string", "enum": ["auto", "never"], "default": "auto"})

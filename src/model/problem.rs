@@ -37,6 +37,8 @@ pub enum Code {
     UserNotFound,
     /// No such operation, for this app.
     OperationNotFound,
+    /// There is no such rollout.
+    RolloutNotFound,
     /// No such route.
     NotFound,
     /// lnd does not know what was asked for.
@@ -99,6 +101,8 @@ pub enum Code {
     NodeDeleted,
     /// The operation is not parked.
     NotParked,
+    /// The rollout is not in a state in which that can be said to it.
+    RolloutState,
     /// The operation is parked: an operator has to look at it.
     Parked,
     /// lnd says no.

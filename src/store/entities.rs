@@ -11,6 +11,7 @@ use crate::model::limits::Usage;
 use crate::model::machine::Machine;
 use crate::model::node::{Backup, BackupHead, Claim, ClosePointer, Heartbeat, Node, NodeName, PaymentPointer, Runtime};
 use crate::model::operation::{IdempotencyRecord, Operation};
+use crate::model::rollout::Rollout;
 use crate::model::updates::{Delivery, Looked, ReleaseRecord, Wanted};
 use crate::model::work::create::FundingRequest;
 
@@ -55,6 +56,7 @@ collections!(
     Delivery,
     Looked,
     ReleaseRecord,
+    Rollout,
     Wanted,
 );
 
@@ -247,6 +249,13 @@ impl Entity for Looked {
 
 impl Entity for ReleaseRecord {
     const COLLECTION: &'static str = "releases";
+    fn id(&self) -> String {
+        Self::id_of(self.serial)
+    }
+}
+
+impl Entity for Rollout {
+    const COLLECTION: &'static str = "rollouts";
     fn id(&self) -> String {
         Self::id_of(self.serial)
     }

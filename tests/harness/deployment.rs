@@ -372,6 +372,17 @@ port_base = {base}
             .expect("the master dies at its fault point");
     }
 
+    /// Sends SIGSTOP to a master, and never in the middle of a commit: it would hold the database's lock for as long as it sleeps.
+    pub async fn freeze_master(&self, process: &Spawned) {
+        loop {
+            self.signal(process, Signal::STOP).await;
+            if self.try_config_cli(&["key", "create", "--operator"]).await.code == Some(0) {
+                return;
+            }
+            self.signal(process, Signal::CONT).await;
+        }
+    }
+
     pub async fn signal(&self, process: &Spawned, signal: Signal) {
         // One that has just ended cannot be signalled, which is as good.
         let _ended = self.world.reaper.signal(process.pid, signal).await;

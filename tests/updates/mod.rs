@@ -2,6 +2,7 @@
 //! hand; and those that are refused.
 
 mod github;
+mod rollout;
 mod upgrade;
 
 use crate::harness::deployment::{Deployment, Setup};

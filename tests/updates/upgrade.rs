@@ -14,12 +14,15 @@ use std::time::Duration;
 
 const DEADLINE: Duration = Duration::from_secs(300);
 const SOON: Duration = Duration::from_secs(120);
-const OLD: &str = "0.20.1-beta commit=v0.20.1-beta";
-const NEW: &str = "0.21.2-beta commit=v0.21.2-beta";
+pub(super) const OLD: &str = "0.20.1-beta commit=v0.20.1-beta";
+pub(super) const NEW: &str = "0.21.2-beta commit=v0.21.2-beta";
+
+/// No node has this label, so that the rollout begins with nobody by itself: here nodes are updated one by one.
+const LATER: &str = "canary_label = \"nobody\"";
 
 /// A deployment whose host has the lnd before, and believes releases that are signed with this key.
-struct Fleet {
-    d: Deployment,
+pub(super) struct Fleet {
+    pub(super) d: Deployment,
     files: Files,
     key: NewKey,
     /// Of the host's agent.
@@ -31,7 +34,7 @@ fn bin(variable: &str) -> PathBuf {
 }
 
 impl Fleet {
-    async fn start(initial_funding_sat: u64) -> Self {
+    pub(super) async fn start(initial_funding_sat: u64) -> Self {
         let key = signing::generate(&Protection::None).unwrap();
         let public = key.public.lines().last().unwrap().to_owned();
         let more = format!("[updates]\ntrusted_keys = [\"{public}\"]\n");
@@ -52,15 +55,22 @@ impl Fleet {
 
     /// Wants a release of this serial with this file as its lnd. `more` is of its section.
     async fn want(&self, serial: u64, lnd: Vec<u8>, more: &str) {
-        let digest: Sha256 = self.files.put("lnd", lnd);
+        let progress = if more.is_empty() { 120 } else { 8 };
+        let lnd_section = format!("version = \"0.21.2-beta\"\nupdate_from = [\"0.20.1-beta\"]\n{more}");
+        self.release(serial, lnd, &lnd_section, &format!("{LATER}\nprogress_deadline_seconds = {progress}")).await;
+    }
+
+    /// The same, with all that is said of lnd and of the rollout.
+    pub(super) async fn release(&self, serial: u64, lnd: Vec<u8>, lnd_section: &str, rollout: &str) {
+        let name = format!("lnd-{serial}");
+        let digest: Sha256 = self.files.put(&name, lnd);
         let machine = if std::env::consts::ARCH == "x86_64" { "x86_64" } else { "arm64" };
         let manifest = format!(
             "format = 1\ndeployment = \"test\"\nnetwork = \"simnet\"\nserial = {serial}\nexpires_at = 2099-01-01T00:00:00Z\n\
-             [lnd]\nversion = \"0.21.2-beta\"\nupdate_from = [\"0.20.1-beta\"]\n{more}\n\
+             [lnd]\n{lnd_section}\n\
              [lnd.artifacts.{machine}]\nurl = \"{}\"\nsha256 = \"{digest}\"\n\
-             [rollout]\ndrain_deadline_seconds = 30\nprogress_deadline_seconds = {}\n",
-            self.files.url("lnd"),
-            if more.is_empty() { 120 } else { 8 },
+             [rollout]\ndrain_deadline_seconds = 30\n{rollout}\n",
+            self.files.url(&name),
         );
         let path = self.d.path(&format!("fleet-{serial}.toml"));
         std::fs::write(&path, &manifest).unwrap();
@@ -80,7 +90,7 @@ impl Fleet {
         operator.operation_end(id, SOON).await
     }
 
-    async fn version(&self, uuid: &str) -> String {
+    pub(super) async fn version(&self, uuid: &str) -> String {
         eventually("the node answers", SOON, || async {
             let info = self.d.api().get("getinfo", &[("uuid", uuid)]).await;
             (info.status == 200).then(|| info.body["version"].as_str().unwrap().to_owned())
@@ -93,17 +103,17 @@ fn with<'a>(env: &'a [(&'static str, String)], more: &[(&'a str, &'a str)]) -> V
     env.iter().map(|(name, value)| (*name, value.as_str())).chain(more.iter().copied()).collect()
 }
 
-fn the_new_lnd() -> Vec<u8> {
+pub(super) fn the_new_lnd() -> Vec<u8> {
     std::fs::read(bin("SCALE_LND_NODE_BIN")).unwrap()
 }
 
 /// Says the right version, and ends when it is to run.
-fn one_that_crashes() -> Vec<u8> {
+pub(super) fn one_that_crashes() -> Vec<u8> {
     b"#!/bin/sh\n[ \"$1\" = --version ] && exec echo 'lnd version 0.21.2-beta commit=v0.21.2-beta'\necho it crashes; exit 1\n"
         .to_vec()
 }
 
-async fn pay(api: &Api, from: &str, to: &str, amt: u64) {
+pub(super) async fn pay(api: &Api, from: &str, to: &str, amt: u64) {
     let payreq = api.invoice(to, amt).await;
     let paid = api.post("pay", json!({ "uuid": from, "payreq": payreq, "wait": 50 })).await;
     assert_eq!(api.finished(paid).await.ok()["payment"]["status"], "SUCCEEDED");
@@ -119,7 +129,7 @@ async fn in_channels(api: &Api, uuid: &str) -> Value {
 }
 
 /// Pays from alice to bob again and again, until told to end; each is paid once, whatever happens to the nodes. Says how often.
-async fn keep_paying(api: Api, end: Arc<AtomicBool>) -> u64 {
+pub(super) async fn keep_paying(api: Api, end: Arc<AtomicBool>) -> u64 {
     let mut paid = 0;
     while !end.load(Ordering::Relaxed) {
         let invoice = api.post("invoice", json!({ "uuid": "bob", "amt": 100 })).await;
@@ -290,7 +300,7 @@ fn an_upgrade_is_taken_over_by_another_master() {
         pauses.reached("upgrade.start.before").await;
         let sleeping = fleet.d.masters.len() - 1;
         let process = fleet.d.masters[sleeping].process.clone();
-        fleet.d.signal(&process, Signal::STOP).await;
+        fleet.d.freeze_master(&process).await;
         let other = fleet.d.start_master(&[]).await;
         let operator = fleet.d.api_of(other).with_key(&fleet.d.operator_key().await);
         let ended = operator.operation_end(&id, SOON).await;

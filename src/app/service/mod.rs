@@ -5,6 +5,7 @@ mod accept;
 mod close;
 mod create;
 mod pay;
+mod rollouts;
 mod withdraw;
 
 pub(super) use accept::{MOST_TRIES, step_aside, too_many_at_once};

@@ -5,6 +5,7 @@ use crate::error::StoreError;
 use crate::model::Network;
 use crate::model::problem::{Code, Refusal};
 use crate::model::release::Unfit;
+use crate::model::rollout::Rollout;
 use crate::model::updates::{GitRef, ReleaseRecord, Wanted};
 use crate::release::{Manifest, ManifestError, SignatureError, TrustedKeys};
 use crate::store::repo;
@@ -92,12 +93,30 @@ pub async fn want(
         source,
         wanted_since: now,
     };
-    let head = match wanted {
+    let head = match &wanted {
         None => repo::create(&Wanted { serial })?,
         Some(wanted) => repo::update(&Wanted { serial }, wanted.version)?,
     };
-    let writes = vec![repo::create(&record)?, head];
+    let mut writes = vec![repo::create(&record)?, head];
+    writes.extend(propose(store, &manifest, wanted.map(|wanted| wanted.value.serial), now).await?);
     Ok((manifest, Found::Newer(writes)))
+}
+
+/// The rollout of it, in place of the one before: in the commit in which it becomes the wanted one, so that there is always one.
+async fn propose(
+    store: &dyn Store,
+    manifest: &Manifest,
+    former: Option<u64>,
+    now: OffsetDateTime,
+) -> Result<Vec<Write>, StoreError> {
+    let serial = manifest.release.serial;
+    let mut writes = vec![repo::create(&Rollout::new(serial, manifest.release.rollout.clone(), now))?];
+    let Some(former) = former else { return Ok(writes) };
+    // None of a release that was wanted by a program that knew no rollouts.
+    if let Some(former) = repo::get::<Rollout>(store, &Rollout::id_of(former)).await? {
+        writes.push(repo::update(&former.value.supersede(serial), former.version)?);
+    }
+    Ok(writes)
 }
 
 /// What is told of a release that is not wanted.

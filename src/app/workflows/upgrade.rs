@@ -10,15 +10,15 @@ use super::create::host_of;
 use crate::error::{AgentError, Error, Result};
 use crate::lnd::LndErrorKind;
 use crate::lndserver::client::Order;
-use crate::model::NodeId;
 use crate::model::node::{BackupHead, Node, Phase, Runtime, WalletState};
 use crate::model::node_look::{Gate, Look, Verdict};
-use crate::model::operation::Operation;
+use crate::model::operation::{Operation, State};
 use crate::model::problem::{Code, Refusal};
 use crate::model::release::{ProgramRelease, Release, Sha256, Version};
 use crate::model::updates::ReleaseRecord;
 use crate::model::work::Work;
 use crate::model::work::upgrade::{Replaced, Upgrade, UpgradeStep};
+use crate::model::{NodeId, OperationId};
 use crate::release::manifest;
 use crate::store::repo::{self, Entity, Versioned};
 use crate::store::{Document, IndexEntry, Write};
@@ -29,6 +29,8 @@ use time::OffsetDateTime;
 
 /// How long an event is waited for before looking all the same.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// How long an lnd has to answer before its node is left for later.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(30);
 /// How long the last look before the stop may take.
 const LONGEST_LOOK: Duration = Duration::from_secs(60);
 /// How long peers that nobody can be asked about have to come back.
@@ -99,12 +101,54 @@ impl Upgrading<'_> {
         look::look(&lnd, &self.ctx.reading_macaroon(&self.node.value)?).await
     }
 
+    /// Nothing was done, and it is nobody's fault: the node may come along later.
+    fn skipped(&self, why: &str) -> Advance {
+        tracing::info!(node = %self.node.value.id, serial = self.work.serial, why, "the node's lnd is not replaced now");
+        let result = json!({ "uuid": self.node.value.uuid, "serial": self.work.serial, "skipped": why });
+        Advance::Done { result, settle: Settle::Keep, writes: Vec::new() }
+    }
+
+    /// How the node is, or was before an upgrade of which its lnd has not recovered. None: its lnd does not answer, and nobody
+    /// knows how it was.
+    async fn look_or_recall(&self) -> Result<Option<Look>> {
+        match self.look().await {
+            Ok(look) => Ok(Some(look)),
+            Err(Error::Lnd(error)) if error.kind != LndErrorKind::MacaroonRejected => self.recall().await,
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What the last upgrade was to prove, where that has failed and its lnd is still the one that is to run: the next must prove
+    /// the same.
+    async fn recall(&self) -> Result<Option<Look>> {
+        let index = IndexEntry { name: "node", value: self.node.value.id.to_string() };
+        let operations = repo::list_all::<Operation>(&*self.ctx.parts.store, Some(index)).await?;
+        let failed = operations.into_iter().rev().map(|operation| operation.value).find_map(|operation| {
+            let Work::Upgrade(upgrade) = operation.work else { return None };
+            let has_failed = matches!(operation.state, State::Failed { .. });
+            upgrade.step.replaced().filter(|_| has_failed).map(|replaced| (upgrade.serial, replaced.clone()))
+        });
+        let left_behind = failed.filter(|(_, replaced)| self.node.value.lnd.as_ref() == Some(&replaced.lnd));
+        let Some((serial, replaced)) = left_behind else { return Ok(None) };
+        let version = release(self.ctx, serial).await?.1.lnd.map(|lnd| lnd.version.to_string());
+        Ok(version.map(|version| Look { version, ..replaced.before }))
+    }
+
     /// The node is as it was until this has succeeded, and afterwards, too.
     async fn install(&self, record: &ReleaseRecord) -> Result<Advance> {
         if self.node.value.phase != Phase::Ready {
-            return Ok(failed("the node is not in use"));
+            return Ok(self.skipped("it is not in use"));
         }
-        let told = self.look().await?.version;
+        let age = self.now() - self.operation.created_at;
+        let Some(look) = self.look_or_recall().await? else {
+            let is_late = age > ANSWERS_WITHIN;
+            return Ok(if is_late {
+                self.skipped("its lnd cannot be called")
+            } else {
+                Advance::again("its lnd does not answer", LOOK_EVERY)
+            });
+        };
+        let told = look.version;
         let present = Version::of_lnd(&told).map(|(version, _)| version);
         let is_there = present.as_ref() == Some(&self.lnd.version);
         if !is_there && !present.is_some_and(|present| self.lnd.may_follow(&present)) {
@@ -124,6 +168,9 @@ impl Upgrading<'_> {
             Ok(None) => Ok(failed("the host installed no lnd of this release")),
             Err(AgentError::Refused(why)) => Ok(failed(format!("the host does not install the release: {why}"))),
             Err(AgentError::Revoked) => Ok(failed("the host is revoked")),
+            Err(error) if age > self.release.rollout.progress_deadline => {
+                Ok(failed(format!("the host has not installed the release in time: {error}")))
+            }
             Err(error) => {
                 tracing::info!(%error, node = %self.node.value.id, "the release is not installed yet");
                 Ok(Advance::again("the host loads the release", LOOK_EVERY))
@@ -134,10 +181,10 @@ impl Upgrading<'_> {
     /// Payments under way, opens and closes are lnd's to go on with after its start; what waits for them here waits on.
     async fn drain(&self, lnd: &Sha256, until: OffsetDateTime) -> Result<Advance> {
         let mut changes = self.ctx.parts.feed.subscribe();
-        let under_way = self.under_way().await?;
-        if !self.ctx.locks.replace(&self.operation.id, under_way.clone()) {
+        let running = self.others_that_run().await?;
+        let Some(under_way) = self.ctx.locks.drain(&self.operation.id, running) else {
             return Ok(Advance::again("another upgrade of this node is under way", LOOK_EVERY));
-        }
+        };
         if !under_way.is_empty() && self.now() < until {
             let left = Duration::try_from(until - self.now()).unwrap_or_default().min(LOOK_EVERY);
             let ends = |document: &Document| document.key.collection == Operation::COLLECTION;
@@ -147,7 +194,7 @@ impl Upgrading<'_> {
         }
         self.ctx.locks.replace(&self.operation.id, HashSet::new());
         if self.node.value.phase != Phase::Ready {
-            return Ok(failed("the node is not in use any more"));
+            return Ok(self.skipped("it is not in use any more"));
         }
         // Its user waits.
         if self.now() > until + LONGEST_LOOK {
@@ -155,14 +202,12 @@ impl Upgrading<'_> {
                 "its lnd could not be looked at, or its channel.backup not be verified; nothing was touched",
             ));
         }
-        let before = match self.look().await {
-            Ok(before) => before,
-            Err(Error::Lnd(error)) => {
-                return Ok(Advance::again(format!("its lnd does not answer: {error}"), LOOK_EVERY));
-            }
-            Err(error) => return Err(error),
+        let Some(before) = self.look_or_recall().await? else {
+            return Ok(Advance::again("its lnd does not answer", LOOK_EVERY));
         };
-        if !before.channels.is_empty() && !self.is_backed_up().await? {
+        // One that does not run writes no backup that could be verified.
+        let is_broken = self.recall().await?.as_ref() == Some(&before);
+        if !before.channels.is_empty() && !is_broken && !self.is_backed_up().await? {
             return Ok(Advance::again("its newest channel.backup is not verified yet", LOOK_EVERY));
         }
         let former = self.node.value.lnd.clone();
@@ -170,20 +215,11 @@ impl Upgrading<'_> {
         Ok(self.next(UpgradeStep::Stop(replaced), "stopping lnd", Vec::new()))
     }
 
-    /// The node's other operations that run and have not been told to wait.
-    async fn under_way(&self) -> Result<HashSet<crate::model::OperationId>> {
+    /// The node's other operations that run.
+    async fn others_that_run(&self) -> Result<HashSet<OperationId>> {
         let index = IndexEntry { name: "running", value: self.node.value.id.to_string() };
         let running = repo::list_all::<Operation>(&*self.ctx.parts.store, Some(index)).await?;
-        let began_before = |other: &Operation| other.id != self.operation.id && other.created_at <= self.drain_began();
-        Ok(running.into_iter().map(|other| other.value).filter(began_before).map(|other| other.id).collect())
-    }
-
-    /// When nothing new was to begin any more.
-    fn drain_began(&self) -> OffsetDateTime {
-        match &self.work.step {
-            UpgradeStep::Drain { until, .. } => *until - self.release.rollout.drain_deadline,
-            _ => self.now(),
-        }
+        Ok(running.into_iter().map(|other| other.value.id).filter(|id| *id != self.operation.id).collect())
     }
 
     async fn is_backed_up(&self) -> Result<bool> {

@@ -23,6 +23,9 @@ pub(super) fn own(codes: &[Code]) -> Map<String, Value> {
         ("Host", host()),
         ("Hosts", page("hosts", "Host")),
         ("Updates", updates()),
+        ("Rollout", rollout()),
+        ("Rollouts", page("rollouts", "Rollout")),
+        ("Rollout_nodes", rollout_nodes()),
         ("Node_created", result("What the node is once it can be used.")),
         ("Node_deleted", result("The tombstone that is left.")),
         ("Payment", result("The payment, and the channel that was opened for it, if any.")),
@@ -137,6 +140,59 @@ fn node(full: bool) -> Value {
         properties["receivable_sat"] = optional("integer");
     }
     object(&required, properties)
+}
+
+fn rollout() -> Value {
+    let of_each = |of: Value, about: &str| json!({"type": "object", "additionalProperties": of, "description": about});
+    let nodes = |about: &str| json!({"type": "array", "items": {"type": "string"}, "description": about});
+    let progress = object(
+        &["nodes", "updated", "waiting"],
+        json!({
+            "nodes": {"type": "integer", "description": "The nodes in use."},
+            "updated": {"type": "integer", "description": "Those that have the release."},
+            "waiting": of_each(json!({"type": "integer"}), "How many of the others wait, by reason."),
+        }),
+    );
+    let properties = json!({
+        "serial": {"type": "integer"},
+        "state": {"enum": ["running", "paused", "halted", "aborted", "superseded", "done"]},
+        "why": {"type": ["string", "null"], "description": "Why it is halted."},
+        "superseded_by": optional("integer"),
+        "progress": progress,
+        "canaries": nodes("The nodes that go first."),
+        "well_since": {"type": ["string", "null"], "format": "date-time", "description": "Since when all of them are well."},
+        "under_way": of_each(json!({"type": "string"}), "The operation of each node that is being updated."),
+        "failed": of_each(json!({"type": "string"}), "The nodes that did not pass, and why."),
+        "again": nodes("The nodes that are tried again."),
+        "created_at": time(),
+    });
+    let all = [
+        "serial",
+        "state",
+        "why",
+        "superseded_by",
+        "progress",
+        "canaries",
+        "well_since",
+        "under_way",
+        "failed",
+        "again",
+        "created_at",
+    ];
+    object(&all, properties)
+}
+
+fn rollout_nodes() -> Value {
+    let properties = json!({"node": {"type": "string"}, "reason": {"type": "string"}, "detail": {"type": "string"}});
+    let node = object(&["node", "reason", "detail"], properties);
+    object(
+        &["serial", "state", "nodes"],
+        json!({
+            "serial": {"type": "integer"},
+            "state": {"type": "string"},
+            "nodes": {"type": "array", "items": node},
+        }),
+    )
 }
 
 fn updates() -> Value {

@@ -1,6 +1,5 @@
 //! A rollout: a release on its way to every node. The document says what was decided; [`plan`](plan::plan), which is pure, says
-//! what is next and, of every node that is not, why not. No master follows it yet: what looks at the fleet and begins what the
-//! plan says is still to be built (docs/updates.md).
+//! what is next and, of every node that is not, why not. One master at a time follows it (`app/rollouts`).
 
 pub mod plan;
 
@@ -9,7 +8,7 @@ mod plan_tests;
 #[cfg(test)]
 mod simulation;
 
-use super::ids::NodeId;
+use super::ids::{NodeId, OperationId};
 use super::release::RolloutSettings;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -58,6 +57,26 @@ pub struct Rollout {
     /// The nodes that are tried again, each alone, before any other.
     #[serde(default)]
     pub again: BTreeSet<NodeId>,
+    /// The operations that were begun for it, and whose end is not noted yet. Written in the commit that begins them.
+    #[serde(default)]
+    pub under_way: BTreeMap<NodeId, OperationId>,
+    /// How far it was when somebody last looked.
+    #[serde(default)]
+    pub progress: Progress,
+    /// When it was proposed.
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+}
+
+/// How far a rollout is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// The nodes in use.
+    pub nodes: u64,
+    /// Those that have the release.
+    pub updated: u64,
+    /// All others that are not being updated now, counted by [`plan::Reason::name`].
+    pub waiting: BTreeMap<String, u64>,
 }
 
 /// Why an operator's word is not followed: where the rollout is instead.
@@ -83,7 +102,7 @@ impl State {
 impl Rollout {
     /// Of a release, before anything was done.
     #[must_use]
-    pub fn new(serial: u64, settings: RolloutSettings) -> Self {
+    pub fn new(serial: u64, settings: RolloutSettings, created_at: OffsetDateTime) -> Self {
         Self {
             serial,
             state: State::Running,
@@ -92,7 +111,29 @@ impl Rollout {
             well_since: None,
             failed: BTreeMap::new(),
             again: BTreeSet::new(),
+            under_way: BTreeMap::new(),
+            progress: Progress::default(),
+            created_at,
         }
+    }
+
+    /// The id in the Store: that of its release.
+    #[must_use]
+    pub fn id_of(serial: u64) -> String {
+        super::updates::ReleaseRecord::id_of(serial)
+    }
+
+    /// Whether nothing comes of it any more.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        matches!(self.state, State::Aborted | State::Superseded { .. })
+    }
+
+    /// Whether its release is good enough for nodes that begin with it: those that went first have been well for long enough.
+    #[must_use]
+    pub fn is_proven(&self, now: OffsetDateTime) -> bool {
+        let baked = self.well_since.is_some_and(|since| now >= since + self.settings.bake);
+        baked && self.failed.is_empty() && matches!(self.state, State::Running | State::Done | State::Paused)
     }
 
     fn now_in(self, state: State) -> Self {
@@ -161,9 +202,17 @@ impl Rollout {
         }
     }
 
+    /// A node's update has ended without an effect: it could not be called, or is not in use any more. It may come along later.
+    #[must_use]
+    pub fn skip(mut self, node: &NodeId) -> Self {
+        self.under_way.remove(node);
+        self
+    }
+
     /// A node's update has ended: it has the release, or it did not pass, and why.
     #[must_use]
     pub fn note(mut self, node: &NodeId, outcome: Result<(), String>) -> Self {
+        self.under_way.remove(node);
         self.again.remove(node);
         match outcome {
             Ok(()) => drop(self.failed.remove(node)),

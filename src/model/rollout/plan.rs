@@ -3,7 +3,7 @@
 
 use super::super::ids::{HostId, NodeId};
 use super::super::release::RolloutSettings;
-use super::{Rollout, State};
+use super::{Progress, Rollout, State};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use time::OffsetDateTime;
 
@@ -79,6 +79,26 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// In the API.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::AlreadyThere => "already_there",
+            Self::InFlight => "in_flight",
+            Self::NotUsable => "not_usable",
+            Self::OtherVersion => "other_version",
+            Self::Failed => "failed",
+            Self::NotRunning(_) => "not_running",
+            Self::AfterRetries => "after_retries",
+            Self::AfterCanaries => "after_canaries",
+            Self::Baking { .. } => "baking",
+            Self::FleetLimit => "fleet_limit",
+            Self::HostLimit => "host_limit",
+            Self::SharesChannel { .. } => "shares_channel",
+            Self::Last => "last",
+        }
+    }
+
     /// For a person.
     #[must_use]
     pub fn words(&self) -> String {
@@ -109,6 +129,23 @@ pub struct Plan {
     pub waiting: BTreeMap<NodeId, Reason>,
     /// The rollout as it is from now on. Nothing of `begin` counts before that is stored.
     pub rollout: Rollout,
+}
+
+impl Plan {
+    /// How far that is.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        let nodes = (self.begin.len() + self.waiting.len()) as u64;
+        let mut progress = Progress { nodes, ..Progress::default() };
+        for reason in self.waiting.values() {
+            match reason {
+                Reason::AlreadyThere => progress.updated += 1,
+                Reason::InFlight => {}
+                other => *progress.waiting.entry(other.name().to_owned()).or_default() += 1,
+            }
+        }
+        progress
+    }
 }
 
 /// Plans. `seed` decides which of equal nodes are first, and nothing else.
@@ -170,7 +207,9 @@ impl<'a> Planning<'a> {
             self.rollout.canaries.retain(|id| stays(id) || fits.contains(id));
             self.choose_canaries();
         }
-        let is_well = |id: &NodeId| by_id.get(id).is_some_and(|node| node.has == Has::TheRelease && node.is_usable);
+        // It has the release before its gate has passed.
+        let is_well = |node: &&Seen| node.has == Has::TheRelease && node.is_usable && !node.in_flight;
+        let is_well = |id: &NodeId| by_id.get(id).is_some_and(is_well);
         let are_well = self.rollout.canaries.iter().all(is_well) && !self.rollout.canaries.is_empty();
         if !are_well && !self.are_baked(now) {
             self.rollout.well_since = None;

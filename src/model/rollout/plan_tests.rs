@@ -45,13 +45,13 @@ fn planned(rollout: &Rollout, fleet: &[Seen]) -> Plan {
 fn in_waves(max_unavailable: u32, fleet: &mut [Seen]) -> Rollout {
     fleet[0].has = Has::TheRelease;
     let canaries = [id(0)].into();
-    Rollout { canaries, well_since: Some(NOW - BAKE), ..Rollout::new(7, settings(max_unavailable)) }
+    Rollout { canaries, well_since: Some(NOW - BAKE), ..Rollout::new(7, settings(max_unavailable), NOW) }
 }
 
 #[test]
 fn canaries_go_first_and_bake_before_anybody_follows() {
     let mut fleet = nodes(5);
-    let first = planned(&Rollout::new(7, settings(3)), &fleet);
+    let first = planned(&Rollout::new(7, settings(3), NOW), &fleet);
     assert_eq!(first.begin.len(), 1, "one canary, though three may be without their lnd");
     assert_eq!(first.rollout.canaries, first.begin.iter().cloned().collect());
     assert!(first.waiting.values().all(|reason| *reason == Reason::AfterCanaries), "{:?}", first.waiting);
@@ -59,6 +59,9 @@ fn canaries_go_first_and_bake_before_anybody_follows() {
 
     fleet[canary].in_flight = true;
     assert!(planned(&first.rollout, &fleet).begin.is_empty());
+    // It runs it, and the gate has yet to say that it is the same node.
+    fleet[canary].has = Has::TheRelease;
+    assert_eq!(planned(&first.rollout, &fleet).rollout.well_since, None);
     (fleet[canary].in_flight, fleet[canary].has) = (false, Has::TheRelease);
     let baking = planned(&first.rollout, &fleet);
     assert_eq!((baking.begin.len(), baking.rollout.well_since), (0, Some(NOW)));
@@ -80,15 +83,15 @@ fn canaries_are_the_marked_ones_or_those_with_channels() {
     let mut fleet = nodes(6);
     fleet.iter_mut().for_each(|node| node.channels = 0);
     fleet[4].channels = 2;
-    assert_eq!(planned(&Rollout::new(7, settings(1)), &fleet).begin, [id(4)]);
+    assert_eq!(planned(&Rollout::new(7, settings(1), NOW), &fleet).begin, [id(4)]);
     let by_label = RolloutSettings { canary_label: Some("canary".to_owned()), ..settings(1) };
-    let rollout = Rollout::new(7, by_label);
+    let rollout = Rollout::new(7, by_label, OffsetDateTime::UNIX_EPOCH);
     let halted = planned(&rollout, &fleet);
     assert!(halted.begin.is_empty() && matches!(halted.rollout.state, State::Halted { .. }), "nobody guesses");
     fleet[2].is_marked = true;
     assert_eq!(planned(&rollout, &fleet).begin, [id(2)]);
     // One that cannot go is not waited for.
-    let chosen = planned(&Rollout::new(7, settings(1)), &fleet).rollout;
+    let chosen = planned(&Rollout::new(7, settings(1), NOW), &fleet).rollout;
     fleet[4].is_usable = false;
     let others = planned(&chosen, &fleet);
     assert_eq!(others.begin.len(), 1);
@@ -155,14 +158,14 @@ fn the_treasury_goes_last_and_alone() {
     // Where there is nobody else it is its own canary.
     let mut alone = nodes(1);
     alone[0].is_treasury = true;
-    assert_eq!(planned(&Rollout::new(7, settings(1)), &alone).begin, [id(0)]);
+    assert_eq!(planned(&Rollout::new(7, settings(1), NOW), &alone).begin, [id(0)]);
 }
 
 #[test]
 fn a_failed_canary_halts_whatever_may_fail_and_retry_begins_with_it() {
     let fleet = nodes(3);
     let generous = RolloutSettings { max_failures: 5, ..settings(2) };
-    let first = planned(&Rollout::new(7, generous), &fleet);
+    let first = planned(&Rollout::new(7, generous, OffsetDateTime::UNIX_EPOCH), &fleet);
     let canary = first.begin[0].clone();
     let halted = first.rollout.note(&canary, Err("no".to_owned()));
     assert!(matches!(&halted.state, State::Halted { why } if why.contains("no")), "{:?}", halted.state);
@@ -178,7 +181,7 @@ fn a_failed_canary_halts_whatever_may_fail_and_retry_begins_with_it() {
 
 #[test]
 fn an_operators_word_is_followed_where_it_makes_sense() {
-    let rollout = Rollout::new(7, settings(1));
+    let rollout = Rollout::new(7, settings(1), NOW);
     let paused = rollout.clone().pause().unwrap();
     let fleet = nodes(2);
     let held = planned(&paused, &fleet);
@@ -208,12 +211,12 @@ fn it_is_done_when_nobody_is_left_and_goes_on_when_somebody_comes_back() {
     fleet[2].is_usable = true;
     let back = planned(&done.rollout, &fleet);
     assert_eq!((back.begin.as_slice(), &back.rollout.state), ([id(2)].as_slice(), &State::Running));
-    assert_eq!(planned(&Rollout::new(7, settings(1)), &[]).rollout.state, State::Done);
+    assert_eq!(planned(&Rollout::new(7, settings(1), NOW), &[]).rollout.state, State::Done);
 }
 
 #[test]
 fn what_is_stored_is_read_again() {
-    let mut rollout = Rollout::new(7, settings(2)).note(&id(1), Err("no".to_owned()));
+    let mut rollout = Rollout::new(7, settings(2), NOW).note(&id(1), Err("no".to_owned()));
     (rollout.well_since, rollout.canaries) = (Some(NOW), [id(0)].into());
     let stored = serde_json::to_value(&rollout).unwrap();
     assert_eq!(stored["settings"]["bake_seconds"], 600);

@@ -66,7 +66,7 @@ prop_compose! {
             canaries, canary_label, max_unavailable, max_unavailable_per_host, max_failures, bake: BAKE,
             ..RolloutSettings::default()
         };
-        World { fleet, rollout: Rollout::new(7, settings), now: OffsetDateTime::UNIX_EPOCH, seed }
+        World { fleet, rollout: Rollout::new(7, settings, OffsetDateTime::UNIX_EPOCH), now: OffsetDateTime::UNIX_EPOCH, seed }
     }
 }
 
@@ -93,6 +93,10 @@ impl World {
         let told = next.begin.len() + next.waiting.len();
         prop_assert_eq!(told, self.fleet.len(), "each has a word");
         prop_assert!(next.begin.iter().all(|id| !next.waiting.contains_key(id)));
+        if self.rollout.well_since.is_none() && next.rollout.well_since.is_some() {
+            let away = self.in_flight().into_iter().filter(|n| next.rollout.canaries.contains(&self.fleet[*n].id));
+            prop_assert_eq!(away.count(), 0, "well before the gate has said so");
+        }
         self.may_begin(&next)?;
         for node in self.fleet.iter_mut().filter(|node| next.begin.contains(&node.id)) {
             prop_assert!(node.is_usable && node.has == Has::AFormer && !node.in_flight);
@@ -147,7 +151,11 @@ impl World {
                 let count = self.fleet.len();
                 self.fleet[n % count].is_usable ^= true;
             }
-            Event::Waits(seconds) => self.now += Duration::from_secs(seconds.into()),
+            Event::Waits(seconds) => {
+                self.now += Duration::from_secs(seconds.into());
+                // They run it by now, and the gate has not said a word.
+                self.fleet.iter_mut().filter(|node| node.in_flight).for_each(|node| node.has = Has::TheRelease);
+            }
             Event::Pauses => self.rollout = self.rollout.clone().pause().unwrap_or(self.rollout.clone()),
             Event::Resumes => self.rollout = self.rollout.clone().resume().unwrap_or(self.rollout.clone()),
             Event::Retries => self.rollout = self.rollout.clone().retry().unwrap_or(self.rollout.clone()),
@@ -157,9 +165,7 @@ impl World {
     fn ends(&mut self, which: usize, passed: bool) {
         let node = &mut self.fleet[which];
         node.in_flight = false;
-        if passed {
-            node.has = Has::TheRelease;
-        }
+        node.has = if passed { Has::TheRelease } else { Has::AFormer };
         let outcome = if passed { Ok(()) } else { Err("it did not pass".to_owned()) };
         self.rollout = self.rollout.clone().note(&node.id.clone(), outcome);
     }
@@ -214,7 +220,7 @@ proptest! {
         let fleet = (0..count).map(|n| Seen { channels: 0, ..node(n) });
         let settings = RolloutSettings { max_unavailable: at_once, bake: Duration::ZERO, ..RolloutSettings::default() };
         let now = OffsetDateTime::UNIX_EPOCH;
-        let mut world = World { fleet: fleet.collect(), rollout: Rollout::new(7, settings), now, seed };
+        let mut world = World { fleet: fleet.collect(), rollout: Rollout::new(7, settings, OffsetDateTime::UNIX_EPOCH), now, seed };
         let waves = world.runs_out()?;
         prop_assert_eq!(waves, 1 + (count - 1).div_ceil(at_once as usize));
     }

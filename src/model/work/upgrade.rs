@@ -100,7 +100,9 @@ impl UpgradeStep {
         }
     }
 
-    fn replaced(&self) -> Option<&Replaced> {
+    /// What was frozen, once something was.
+    #[must_use]
+    pub fn replaced(&self) -> Option<&Replaced> {
         match self {
             Self::Install | Self::Drain { .. } => None,
             Self::Stop(replaced)
