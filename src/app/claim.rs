@@ -3,9 +3,12 @@
 use super::lease::{Lease, Observer};
 use crate::error::{Error, Result};
 use crate::model::node::Claim;
-use crate::store::{Store, Version, Write, repo};
+use crate::store::repo::Entity;
+use crate::store::{Change, Store, Version, Write, repo};
 use std::sync::Arc;
+use std::time::Duration;
 use time::OffsetDateTime;
+use tokio::sync::broadcast::Receiver;
 
 /// A claim that this master has made. It is only as good as the lease it was made under: ask [`ClaimGuard::check`] before
 /// every effect and put [`ClaimGuard::condition`] into every commit.
@@ -90,4 +93,19 @@ pub async fn claim(
         Err(e) if e.is_conflict() => Ok(None),
         Err(e) => Err(e.into()),
     }
+}
+
+/// Waits until the claim on `subject` may be free, at most so long: the caller looks anyway.
+pub async fn released(feed: &mut Receiver<Arc<Change>>, subject: &str, at_most: Duration) {
+    let let_go = async {
+        while let Ok(change) = feed.recv().await {
+            if let Change::Put(document) = &*change
+                && document.key.collection == Claim::COLLECTION
+                && document.key.id == subject
+            {
+                return;
+            }
+        }
+    };
+    let _looks_anyway = tokio::time::timeout(at_most, let_go).await;
 }

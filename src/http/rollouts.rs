@@ -27,7 +27,7 @@ params! {
 
 /// A rollout as the API shows it.
 #[derive(Debug, Serialize)]
-struct View<'a> {
+pub(super) struct View<'a> {
     serial: u64,
     state: &'static str,
     why: Option<&'a str>,

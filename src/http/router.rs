@@ -85,7 +85,7 @@ pub(super) fn routes() -> Vec<Route> {
         Route::new("hosts", GetAndPost, Looks, OPERATOR, Own("Hosts"), hosts::list)
             .about("Lists the hosts."),
         Route::new("update", Get, Looks, OPERATOR, Own("Updates"), updates::show)
-            .about("Tells which release is wanted, who looks for one, and the last deliveries of GitHub's webhook."),
+            .about("Tells which release is wanted, how far it is, who looks for one, and the last deliveries of GitHub's webhook."),
         Route::new("rollouts", Get, Looks, OPERATOR, Own("Rollouts"), rollouts::list)
             .about("Lists rollouts, newest first."),
         Route::new("rollouts/{id}", Get, Looks, OPERATOR, Own("Rollout"), rollouts::show)

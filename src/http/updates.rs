@@ -1,8 +1,9 @@
-//! `GET update`, for the operator: which release is wanted, and what was heard of others.
+//! `GET update`, for the operator: which release is wanted, how far it is, and what was heard of others.
 
 use super::call::{Call, ok};
 use super::operations;
 use super::params::params;
+use super::rollouts;
 use crate::model::problem::Refusal;
 use crate::model::updates::{GitRef, Heard, Ignored, ReleaseRecord};
 use crate::release::manifest;
@@ -18,6 +19,7 @@ params! {
 #[derive(Debug, Serialize)]
 struct View<'a> {
     wanted: Option<WantedView<'a>>,
+    rollout: Option<rollouts::View<'a>>,
     looking: Vec<operations::View<'a>>,
     deliveries: Vec<DeliveryView<'a>>,
 }
@@ -70,6 +72,7 @@ pub(super) async fn show(call: Call, _params: Nothing) -> Result<Response, Refus
     });
     ok(&View {
         wanted: standing.wanted.as_ref().map(wanted),
+        rollout: standing.rollout.as_ref().map(rollouts::View::from),
         looking: standing.looking.iter().map(operations::View::from).collect(),
         deliveries: deliveries.collect(),
     })

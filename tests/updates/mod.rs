@@ -56,6 +56,8 @@ fn a_signed_push_makes_its_release_the_wanted_one() {
         );
         assert_eq!(end["result"]["release"]["lnd"], "0.21.2-beta");
         assert_eq!(wanted(&operator).await, (Some(7), Some(first.clone())));
+        let rollout = end["result"]["rollout"].as_str().unwrap().strip_prefix("/lnd/v1/").unwrap();
+        assert_eq!(operator.get(rollout, &[]).await.ok()["serial"], 7);
 
         // Sent again nothing happens, and nobody at GitHub is asked.
         let asked = github.requests();
@@ -71,10 +73,14 @@ fn a_signed_push_makes_its_release_the_wanted_one() {
         let newer = github.release(&manifest(8));
         assert_eq!(ended(&at_other, "d3", &newer).await["state"], "succeeded");
         assert_eq!(wanted(&operator).await, (Some(8), Some(newer)));
+        assert_eq!(operator.get("update", &[]).await.ok()["rollout"]["serial"], 8);
+        let before = operator.get(rollout, &[]).await.ok();
+        assert_eq!((&before["state"], &before["superseded_by"]), (&"superseded".into(), &8.into()), "{before:#}");
 
         // An app learns nothing of it.
         let app = d.api();
         assert_eq!(app.get("update", &[]).await.problem(403), "forbidden");
+        assert_eq!(app.get(rollout, &[]).await.problem(403), "forbidden");
         let id = end["id"].as_str().unwrap();
         assert_eq!(app.get(&format!("operations/{id}"), &[]).await.problem(404), "operation_not_found");
         for (path, log) in d.logs() {

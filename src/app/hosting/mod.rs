@@ -13,14 +13,13 @@ use crate::fault;
 use crate::model::host::{Enrolment, Host, Hosting, Invitation, Joined};
 use crate::model::hosting::{Rules, missing};
 use crate::model::machine::{Place, Template};
-use crate::model::node::Claim;
 use crate::model::operation::{Operation, State};
 use crate::model::provision::Provision;
 use crate::model::work::Work;
 use crate::model::work::launch::{Launch, LaunchStep};
 use crate::model::{HostId, NodeId, OperationId};
 use crate::store::Change;
-use crate::store::repo::{self, Entity, Versioned};
+use crate::store::repo::{self, Versioned};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -95,7 +94,7 @@ impl HostKeeper {
                     let _stopped = stop.run_until_cancelled(tokio::time::sleep(SETBACK)).await;
                 }
                 Ok(None) => {
-                    let _stopped = stop.run_until_cancelled(released(&mut feed, lease.ttl())).await;
+                    let _stopped = stop.run_until_cancelled(claim::released(&mut feed, SUBJECT, lease.ttl())).await;
                 }
                 Err(error) => {
                     tracing::debug!(%error, "compute cannot be claimed now");
@@ -228,19 +227,4 @@ impl HostKeeper {
             updated_at: now,
         }
     }
-}
-
-/// Waits until the claim may be free.
-async fn released(feed: &mut Receiver<Arc<Change>>, at_most: Duration) {
-    let let_go = async {
-        while let Ok(change) = feed.recv().await {
-            if let Change::Put(document) = &*change
-                && document.key.collection == Claim::COLLECTION
-                && document.key.id == SUBJECT
-            {
-                return;
-            }
-        }
-    };
-    let _looks_anyway = tokio::time::timeout(at_most, let_go).await;
 }

@@ -8,14 +8,13 @@ use super::Parts;
 use super::claim::{self, ClaimGuard};
 use crate::error::Result;
 use crate::fault;
-use crate::model::node::Claim;
 use crate::model::operation::{Operation, State};
 use crate::model::rollout::plan::{Plan, Reason, Seen, plan};
 use crate::model::rollout::{self, NotNow, Progress, Rollout};
 use crate::model::work::Work;
 use crate::model::work::upgrade::{Upgrade, UpgradeStep};
 use crate::model::{NodeId, OperationId};
-use crate::store::repo::{self, Entity, Versioned};
+use crate::store::repo::{self, Versioned};
 use crate::store::{Change, Store, Version, Write};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -126,7 +125,7 @@ impl RolloutKeeper {
                     let _stopped = stop.run_until_cancelled(tokio::time::sleep(SETBACK)).await;
                 }
                 Ok(None) => {
-                    let _stopped = stop.run_until_cancelled(released(&mut feed, lease.ttl())).await;
+                    let _stopped = stop.run_until_cancelled(claim::released(&mut feed, SUBJECT, lease.ttl())).await;
                 }
                 Err(error) => {
                     tracing::debug!(%error, "rollouts cannot be claimed now");
@@ -155,21 +154,6 @@ impl RolloutKeeper {
             }
         }
     }
-}
-
-/// Waits until the claim may be free.
-async fn released(feed: &mut Receiver<Arc<Change>>, at_most: Duration) {
-    let let_go = async {
-        while let Ok(change) = feed.recv().await {
-            if let Change::Put(document) = &*change
-                && document.key.collection == Claim::COLLECTION
-                && document.key.id == SUBJECT
-            {
-                return;
-            }
-        }
-    };
-    let _looks_anyway = tokio::time::timeout(at_most, let_go).await;
 }
 
 /// Whose upgrades are begun.

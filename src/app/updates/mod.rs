@@ -15,6 +15,7 @@ use crate::error::StoreError;
 use crate::github::GitHub;
 use crate::model::Network;
 use crate::model::operation::{IdempotencyRecord, Operation, UPDATES};
+use crate::model::rollout::Rollout;
 use crate::model::updates::{Delivery, Heard, ReleaseRecord, Wanted, Watched};
 use crate::release::TrustedKeys;
 use crate::store::repo;
@@ -62,6 +63,8 @@ pub struct Source {
 pub struct Standing {
     /// The wanted release.
     pub wanted: Option<ReleaseRecord>,
+    /// How far it is on its way to the nodes.
+    pub rollout: Option<Rollout>,
     /// Who looks for one.
     pub looking: Vec<Operation>,
     /// The last deliveries, newest first.
@@ -109,7 +112,12 @@ pub async fn standing(parts: &Parts) -> Result<Standing, StoreError> {
         with_operations.push((delivery, operation));
     }
     let looking = looking.into_iter().map(|operation| operation.value).collect();
-    Ok(Standing { wanted: wanted(store).await?, looking, deliveries: with_operations })
+    let wanted = wanted(store).await?;
+    let rollout = match &wanted {
+        Some(wanted) => repo::get::<Rollout>(store, &Rollout::id_of(wanted.serial)).await?,
+        None => None,
+    };
+    Ok(Standing { wanted, rollout: rollout.map(|rollout| rollout.value), looking, deliveries: with_operations })
 }
 
 impl Parts {

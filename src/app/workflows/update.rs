@@ -64,7 +64,8 @@ async fn judge(ctx: &Ctx, updates: &Updates, work: &Update, found: (&[u8], &str)
         "lnd": versions(manifest.release.lnd.as_ref()),
         "lndserver": versions(manifest.release.lndserver.as_ref()),
     });
-    let result = json!({ "release": release, "is_new": is_new, "source": work.source });
+    let rollout = format!("/lnd/v1/rollouts/{serial}");
+    let result = json!({ "release": release, "is_new": is_new, "source": work.source, "rollout": rollout });
     Ok(Advance::Done { result, settle: Settle::Keep, writes })
 }
 

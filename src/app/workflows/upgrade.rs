@@ -31,6 +31,8 @@ use time::OffsetDateTime;
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// How long an lnd has to answer before its node is left for later.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(30);
+/// Among how many of a node's newest operations its last upgrade is looked for.
+const RECALLED: usize = 500;
 /// How long the last look before the stop may take.
 const LONGEST_LOOK: Duration = Duration::from_secs(60);
 /// How long peers that nobody can be asked about have to come back.
@@ -65,6 +67,13 @@ async fn release(ctx: &Ctx, serial: u64) -> Result<(ReleaseRecord, Release)> {
     let (_, release) = manifest::parse(record.manifest.as_bytes())
         .map_err(|error| Error::Invariant(format!("release {serial} cannot be read: {error}")))?;
     Ok((record, release))
+}
+
+/// How a node is.
+struct Looked {
+    look: Look,
+    /// Or rather was: its lnd does not answer since another upgrade.
+    is_broken: bool,
 }
 
 struct Upgrading<'a> {
@@ -110,10 +119,13 @@ impl Upgrading<'_> {
 
     /// How the node is, or was before an upgrade of which its lnd has not recovered. None: its lnd does not answer, and nobody
     /// knows how it was.
-    async fn look_or_recall(&self) -> Result<Option<Look>> {
+    async fn look_or_recall(&self) -> Result<Option<Looked>> {
         match self.look().await {
-            Ok(look) => Ok(Some(look)),
-            Err(Error::Lnd(error)) if error.kind != LndErrorKind::MacaroonRejected => self.recall().await,
+            Ok(look) => Ok(Some(Looked { look, is_broken: false })),
+            Err(Error::Lnd(error)) if error.kind != LndErrorKind::MacaroonRejected => {
+                let look = self.recall().await?;
+                Ok(look.map(|look| Looked { look, is_broken: true }))
+            }
             Err(error) => Err(error),
         }
     }
@@ -122,8 +134,9 @@ impl Upgrading<'_> {
     /// the same.
     async fn recall(&self) -> Result<Option<Look>> {
         let index = IndexEntry { name: "node", value: self.node.value.id.to_string() };
-        let operations = repo::list_all::<Operation>(&*self.ctx.parts.store, Some(index)).await?;
-        let failed = operations.into_iter().rev().map(|operation| operation.value).find_map(|operation| {
+        // Since its lnd does not answer hardly anything was accepted for it.
+        let (newest, _) = repo::list::<Operation>(&*self.ctx.parts.store, Some(index), None, RECALLED, true).await?;
+        let failed = newest.into_iter().map(|operation| operation.value).find_map(|operation| {
             let Work::Upgrade(upgrade) = operation.work else { return None };
             let has_failed = matches!(operation.state, State::Failed { .. });
             upgrade.step.replaced().filter(|_| has_failed).map(|replaced| (upgrade.serial, replaced.clone()))
@@ -140,7 +153,7 @@ impl Upgrading<'_> {
             return Ok(self.skipped("it is not in use"));
         }
         let age = self.now() - self.operation.created_at;
-        let Some(look) = self.look_or_recall().await? else {
+        let Some(Looked { look, .. }) = self.look_or_recall().await? else {
             let is_late = age > ANSWERS_WITHIN;
             return Ok(if is_late {
                 self.skipped("its lnd cannot be called")
@@ -202,11 +215,10 @@ impl Upgrading<'_> {
                 "its lnd could not be looked at, or its channel.backup not be verified; nothing was touched",
             ));
         }
-        let Some(before) = self.look_or_recall().await? else {
+        let Some(Looked { look: before, is_broken }) = self.look_or_recall().await? else {
             return Ok(Advance::again("its lnd does not answer", LOOK_EVERY));
         };
         // One that does not run writes no backup that could be verified.
-        let is_broken = self.recall().await?.as_ref() == Some(&before);
         if !before.channels.is_empty() && !is_broken && !self.is_backed_up().await? {
             return Ok(Advance::again("its newest channel.backup is not verified yet", LOOK_EVERY));
         }

@@ -218,8 +218,9 @@ fn updates() -> Value {
         }),
     );
     object(
-        &["wanted", "looking", "deliveries"],
+        &["wanted", "rollout", "looking", "deliveries"],
         json!({
+            "rollout": {"anyOf": [reference("Rollout"), {"type": "null"}]},
             "wanted": {"anyOf": [wanted, {"type": "null"}]},
             "looking": {"type": "array", "items": reference("Operation")},
             "deliveries": {"type": "array", "items": delivery, "description": "The last ones, newest first."},
