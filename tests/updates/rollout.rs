@@ -181,3 +181,45 @@ fn a_rollout_survives_its_masters_and_heeds_its_operator() {
         fleet.d.stop().await;
     });
 }
+
+/// Says the right version, runs, and never answers.
+fn one_that_hangs() -> Vec<u8> {
+    String::from_utf8(one_that_crashes()).unwrap().replace("echo it crashes; exit 1", "exec sleep 600").into_bytes()
+}
+
+#[test]
+fn other_lnds_that_are_no_good_stop_at_the_canary_too() {
+    harness::run(DEADLINE, async {
+        let users = ["alice", "bob"];
+        let fleet = Fleet::start(0).await;
+        fleet.d.create_users(&users).await;
+        let operator = operator(&fleet).await;
+
+        let revert = format!("{FROM_OLD}revert_to = [\"0.20.1-beta\"]\n");
+        fleet.release(7, one_that_hangs(), &revert, IMPATIENT).await;
+        let hangs = rollout_is(&operator, 7, "halted").await;
+        assert_eq!(hangs["failed"].as_object().unwrap().len(), 1, "{hangs:#}");
+        assert!(hangs["why"].as_str().unwrap().contains("The node is back on 0.20.1-beta"), "{hangs:#}");
+        assert_eq!(versions(&fleet, &users).await, [OLD; 2]);
+
+        // It is another version than the release says: found before anything is touched.
+        let pids = fleet.d.lnd_pids().await;
+        let other = b"#!/bin/sh\necho lnd version 0.21.1-beta commit=\n".to_vec();
+        fleet.release(8, other, FROM_OLD, IMPATIENT).await;
+        let wrong = rollout_is(&operator, 8, "halted").await;
+        assert!(wrong["why"].as_str().unwrap().contains("says that it is 0.21.1-beta"), "{wrong:#}");
+        assert_eq!(fleet.d.lnd_pids().await, pids);
+
+        // An operator who tries again hears the same again, of the same node alone.
+        assert_eq!(operator.post("rollouts/8/retry", json!({})).await.ok()["state"], "running");
+        let again = rollout_is(&operator, 8, "halted").await;
+        assert_eq!(again["failed"], wrong["failed"], "{again:#}");
+        assert_eq!(operator.post("rollouts/8/abort", json!({})).await.ok()["state"], "aborted");
+        assert_eq!(versions(&fleet, &users).await, [OLD; 2]);
+
+        fleet.release(9, the_new_lnd(), FROM_OLD, FAST).await;
+        rollout_is(&operator, 9, "done").await;
+        assert_eq!(versions(&fleet, &users).await, [NEW; 2]);
+        fleet.d.stop().await;
+    });
+}

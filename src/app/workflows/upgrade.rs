@@ -136,10 +136,16 @@ impl Upgrading<'_> {
         let index = IndexEntry { name: "node", value: self.node.value.id.to_string() };
         // Since its lnd does not answer hardly anything was accepted for it.
         let (newest, _) = repo::list::<Operation>(&*self.ctx.parts.store, Some(index), None, RECALLED, true).await?;
-        let failed = newest.into_iter().map(|operation| operation.value).find_map(|operation| {
+        let mut newest = newest.into_iter().map(|operation| operation.value);
+        // What has succeeded since was done with an lnd that ran: what was before is no measure any more.
+        let is_news = |operation: &Operation| match (&operation.work, &operation.state) {
+            (Work::Upgrade(upgrade), State::Failed { .. }) => upgrade.step.replaced().is_some(),
+            (Work::Upgrade(_), _) => false,
+            (_, state) => matches!(state, State::Succeeded { .. }),
+        };
+        let failed = newest.find(is_news).and_then(|operation| {
             let Work::Upgrade(upgrade) = operation.work else { return None };
-            let has_failed = matches!(operation.state, State::Failed { .. });
-            upgrade.step.replaced().filter(|_| has_failed).map(|replaced| (upgrade.serial, replaced.clone()))
+            upgrade.step.replaced().map(|replaced| (upgrade.serial, replaced.clone()))
         });
         let left_behind = failed.filter(|(_, replaced)| self.node.value.lnd.as_ref() == Some(&replaced.lnd));
         let Some((serial, replaced)) = left_behind else { return Ok(None) };

@@ -129,13 +129,6 @@ impl Rollout {
         matches!(self.state, State::Aborted | State::Superseded { .. })
     }
 
-    /// Whether its release is good enough for nodes that begin with it: those that went first have been well for long enough.
-    #[must_use]
-    pub fn is_proven(&self, now: OffsetDateTime) -> bool {
-        let baked = self.well_since.is_some_and(|since| now >= since + self.settings.bake);
-        baked && self.failed.is_empty() && matches!(self.state, State::Running | State::Done | State::Paused)
-    }
-
     fn now_in(self, state: State) -> Self {
         Self { state, ..self }
     }
