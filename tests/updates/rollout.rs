@@ -1,8 +1,9 @@
 //! A wanted release comes to every node by itself, canaries first, and one that is no good stops at the first of them.
 
 use super::upgrade::{Fleet, NEW, OLD, keep_paying, one_that_crashes, pay, the_new_lnd};
+use crate::harness::emulator::Emulator;
 use crate::harness::events::Events;
-use crate::harness::{self, Api, eventually};
+use crate::harness::{self, Api, Setup, eventually};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -178,6 +179,28 @@ fn a_rollout_survives_its_masters_and_heeds_its_operator() {
         fleet.release(8, the_new_lnd(), FROM_OLD, FAST).await;
         rollout_is(&operator, 8, "done").await;
         assert_eq!(upgrades(&operator, 8).await.len(), 0, "all have that version");
+        fleet.d.stop().await;
+    });
+}
+
+/// On Firestore nobody hears of two collections' changes in their order. And what one master has begun another ends.
+#[test]
+fn a_rollout_on_firestore_is_taken_over() {
+    harness::run(DEADLINE, async {
+        let firestore = Some(Emulator::shared().await.url.clone());
+        let mut fleet = Fleet::start_with(Setup { initial_funding_sat: 0, firestore, ..Setup::default() }).await;
+        let users = ["alice", "bob", "carol", "dave"];
+        fleet.d.create_users(&users).await;
+        fleet.d.end_masters().await;
+        let first = fleet.d.start_master(&[("SCALE_LND_FAULT", "rollouts.note.before=kill")]).await;
+        fleet.release(7, the_new_lnd(), FROM_OLD, FAST).await;
+        fleet.d.start_master(&[]).await;
+        fleet.d.master_died(first).await;
+        let operator = operator(&fleet).await;
+        rollout_is(&operator, 7, "done").await;
+        assert_eq!(versions(&fleet, &users).await, [NEW; 4]);
+        let all = upgrades(&operator, 7).await;
+        assert_eq!(all.len(), 4, "each node once: {all:#?}");
         fleet.d.stop().await;
     });
 }

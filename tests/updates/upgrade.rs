@@ -35,10 +35,14 @@ fn bin(variable: &str) -> PathBuf {
 
 impl Fleet {
     pub(super) async fn start(initial_funding_sat: u64) -> Self {
+        Self::start_with(Setup { initial_funding_sat, ..Setup::default() }).await
+    }
+
+    pub(super) async fn start_with(setup: Setup) -> Self {
         let key = signing::generate(&Protection::None).unwrap();
         let public = key.public.lines().last().unwrap().to_owned();
         let more = format!("[updates]\ntrusted_keys = [\"{public}\"]\n");
-        let mut d = Deployment::start(Setup { slots: 0, more, initial_funding_sat, ..Setup::default() }).await;
+        let mut d = Deployment::start(Setup { slots: 0, more, ..setup }).await;
         let env = vec![
             ("SCALE_LND_AGENT_LND", bin("FORMER_NODE_BIN").display().to_string()),
             ("SCALE_LND_AGENT_RELEASE_KEYS", public),
